@@ -1,0 +1,86 @@
+"""From a row of the checkpoint table to a loaded pipeline, or to one sentence that says what is missing."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from pathlib import Path
+from typing import Any
+
+from errors import EngineMissing, in_our_words
+from random_checkpoint import XL_SFT, build
+from settings import DEMO_FOLDER, Checkpoint
+
+log = logging.getLogger("ace.checkpoints")
+
+
+def device() -> str:
+    """The best device of this machine: "cuda", "mps" or "cpu"."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def dtype_for(on: str) -> Any:
+    """bfloat16 on CUDA and on MPS that has it (float16 overflows there), float32 elsewhere."""
+    import torch
+
+    if on == "mps":
+        try:
+            torch.ones(1, dtype=torch.bfloat16, device="mps") * 2
+        except (RuntimeError, TypeError):
+            return torch.float32
+    return torch.float32 if on == "cpu" else torch.bfloat16
+
+
+def pipeline(checkpoint: Checkpoint, on: str) -> Any:
+    """The `AceStepPipeline` of a checkpoint on a device. Raises EngineMissing when its weights cannot be had."""
+    dtype = dtype_for(on)
+    if checkpoint.random:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(DEMO_FOLDER / "tokenizer")
+        return build(XL_SFT, tokenizer, on, dtype)
+    from diffusers import AceStepPipeline
+
+    try:
+        # Safetensors only: pickled weights can run code.
+        pipe = AceStepPipeline.from_pretrained(
+            checkpoint.source, revision=checkpoint.revision, dtype=dtype, use_safetensors=True
+        )
+    except Exception as error:
+        raise missing(checkpoint, error) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(on)
+
+
+def missing(checkpoint: Checkpoint, error: BaseException) -> EngineMissing:
+    """Why a checkpoint could not be loaded, and the command that fetches it."""
+    if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+        raise in_our_words(error) from error
+    log.warning("%s did not load", checkpoint.source, exc_info=error)
+    if Path(checkpoint.source).is_dir():
+        return EngineMissing(
+            f"The checkpoint in {Path(checkpoint.source).name}/ is incomplete or damaged ({type(error).__name__}).",
+            "Fetch or copy it again.",
+        )
+    size = f" ({checkpoint.size_gb:g} GB)" if checkpoint.size_gb else ""
+    full = any(getattr(e, "errno", None) == errno.ENOSPC for e in _causes(error))
+    why = "the disk is full" if full else "there is no network, or the download is incomplete"
+    command = f"hf download {checkpoint.source}"
+    if checkpoint.revision:
+        command += f" --revision {checkpoint.revision}"
+    return EngineMissing(
+        f"The weights of {checkpoint.name}, {checkpoint.source}{size}, could not be loaded: {why}.",
+        f"Fetch them with: {command}",
+    )
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    chain = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
