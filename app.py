@@ -1,0 +1,119 @@
+"""ACE Music Studio: joins the page to the modes and serves it.
+
+`python app.py` is the studio on this machine and on a Hugging Face Space alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+# Before gradio and torch are imported: no telemetry, and the few operations that MPS lacks run on the CPU.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
+import backend
+import modes
+from errors import EngineError, StudioError
+from settings import read
+from song import Generate, Take
+
+log = logging.getLogger("ace.app")
+
+GPU_QUEUE = {"concurrency_id": "gpu", "concurrency_limit": 1}
+
+
+def studio() -> Any:
+    """The page with its behaviour: a `gr.Blocks`, not yet launched."""
+    import gradio as gr
+
+    import checkpoints
+    import ui
+
+    row = backend.checkpoint()
+    blocks, page = ui.build(row, checkpoints.device(), modes.defaults(), modes.unavailable())
+    outputs = [page.status, page.player, page.download, page.metadata, page.generate, page.stop]
+
+    def buttons(running: bool) -> tuple[Any, Any]:
+        return gr.Button(interactive=not running), gr.Button(interactive=running)
+
+    def nothing(line: str, running: bool) -> tuple[Any, ...]:
+        return line, None, gr.DownloadButton(value=None, interactive=False), None, *buttons(running)
+
+    def on_generate(*values: Any) -> Iterator[tuple[Any, ...]]:
+        yield nothing(ui.status("Starting"), running=True)
+        try:
+            with modes.scratch() as folder:
+                for event in modes.told(modes.generate(dict(zip(page.inputs, values, strict=True)), folder)):
+                    if isinstance(event, Take):
+                        file = gr.DownloadButton(value=event.path, interactive=True)
+                        done = ui.status(modes.summary(event))
+                        yield done, event.path, file, dict(event.metadata), *buttons(running=False)
+                    else:
+                        yield ui.progress(event), *[gr.skip()] * 5
+        except StudioError as error:
+            yield nothing(ui.status(str(error), error=True), running=False)
+
+    def on_stop() -> tuple[Any, ...]:
+        return ui.status("Stopped. Nothing was kept."), *buttons(running=False)
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    with blocks:
+        running = page.generate.click(on_generate, list(page.inputs.values()), outputs, **quiet, **GPU_QUEUE)
+        page.stop.click(on_stop, None, [page.status, page.generate, page.stop], queue=False, cancels=[running], **quiet)
+        for button, filled in page.examples:
+            targets = [page.inputs[name] for name in filled]
+            button.click(lambda filled=filled: list(filled.values()), None, targets, queue=False, **quiet)
+        gr.api(modes.endpoint(Generate, modes.generate), api_name="generate", **GPU_QUEUE)
+    return blocks
+
+
+def serve(blocks: Any, **launch: Any) -> Any:
+    """Launch the page. `launch` goes to Gradio as it is."""
+    import importlib.util
+
+    from fastapi import Request
+    from fastapi.responses import JSONResponse
+
+    import theme
+
+    def unknown_name(request: Request, error: Exception) -> JSONResponse:
+        # gradio checks the names of an API call outside its own error handling
+        if not str(error).startswith(("Parameter `", "No value provided")):
+            raise error
+        return JSONResponse({"error": str(error).split(" Please click")[0]}, status_code=422)
+
+    settings = read()
+    return blocks.queue(max_size=settings.queue_size).launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        theme=theme.theme(),
+        css_paths=theme.CSS,
+        run_history=False,
+        ssr_mode=False,
+        footer_links=["api"],
+        max_file_size="60mb",
+        mcp_server=importlib.util.find_spec("mcp") is not None,
+        app_kwargs={"exception_handlers": {TypeError: unknown_name}},
+        **launch,
+    )
+
+
+def main() -> None:
+    """Build what must be built before the first visitor, then serve until stopped."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if read().zero_gpu:
+        # A worker is forked from this process: an engine built here is there already, one built later is paid again by
+        # every fresh worker, out of the visitor's quota.
+        try:
+            backend.get_backend()
+        except EngineError as error:
+            log.error("%s", error)  # the page starts all the same and says so
+    serve(studio())
+
+
+if __name__ == "__main__":
+    main()

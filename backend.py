@@ -1,0 +1,173 @@
+"""The gate to the GPU: one engine, one lock, one `@spaces.GPU` function for every mode.
+
+On a ZeroGPU Space the body of `run_gpu` runs in a forked worker, and only plain values cross: a frozen request and a
+number in; `Progress`, `Sound` and `Failure` out. Elsewhere the decorator is the identity and the same code runs in this
+process. What needs no GPU happens outside, in `modes.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ace_pipeline
+import checkpoints
+from errors import Failure, GpuAborted, GpuBusy, QuotaError, Stopped, StudioError, as_failure, in_our_words
+from settings import Checkpoint, checkpoint_for, read
+from song import Progress, SongRequest, Sound
+
+if sys.platform == "linux":
+    import spaces  # before torch: on ZeroGPU it patches torch's CUDA
+else:
+    spaces = None
+
+log = logging.getLogger("ace.backend")
+
+COLD_START_S = 15  # a fresh ZeroGPU worker streams all weights into memory first
+STEP_S = 0.22  # one guided step of XL in bf16 is bound by kernel launches ...
+STEP_S_PER_S = 0.0007  # ... and grows a little with each second of song
+DECODE_S_PER_S = 0.004
+MARGIN = 1.3
+ZERO_GPU_ERRORS = {  # titles of the spaces package's errors: our class, our sentence, what to do
+    "ZeroGPU quota exceeded": (QuotaError, "Your GPU time for today does not cover this song.", "A shorter song or fewer steps need less."),
+    "ZeroGPU illegal duration": (QuotaError, "This song asks for more GPU time than one visitor may have at once.", "A shorter song or fewer steps need less."),
+    "ZeroGPU queue timeout": (GpuBusy, "No GPU came free in time.", "Your words are kept; try again in a minute."),
+    "ZeroGPU pending credits exceeded": (QuotaError, "Too many songs of yours are waiting for a GPU.", "Wait for one to finish."),
+    "ZeroGPU client error": (GpuBusy, "Your GPU pass has expired.", "Reload the page and try again."),
+    "ZeroGPU worker error": (GpuAborted, "The GPU stopped before the song was done, twice.", "Try fewer steps or a shorter song."),
+}  # fmt: skip
+
+_lock = threading.Lock()  # one song at a time
+_building = threading.Lock()
+_engine: Any = None
+
+
+def checkpoint() -> Checkpoint:
+    """The checkpoint this machine sings with. Raises ValueError when ACE_MODEL names nothing."""
+    model = read().model
+    return checkpoint_for(model, checkpoints.device() if not model else "cpu")
+
+
+def get_backend() -> Any:
+    """The one engine of this process, built by the first caller. A failed build is not remembered.
+
+    Raises EngineMissing when the weights cannot be had.
+    """
+    global _engine
+    with _building:
+        if _engine is None:
+            _engine = ace_pipeline.load(checkpoint(), checkpoints.device())
+        return _engine
+
+
+def gpu_seconds(request: SongRequest, multiplier: float = 1.0, *_: Any, **__: Any) -> int:
+    """Seconds of GPU to ask for: cold start, steps and decoding with a margin, within the bounds of the settings.
+
+    ZeroGPU calls it in the main process with the very arguments of `run_gpu`, before queueing: it must be quick and must
+    not raise.
+    """
+    bounds = read()
+    steps, seconds = request.advanced.inference_steps, getattr(request, "duration_s", 60)
+    work = COLD_START_S + steps * (STEP_S + seconds * STEP_S_PER_S) + seconds * DECODE_S_PER_S
+    return int(min(max(work * MARGIN * multiplier, bounds.gpu_min_s), bounds.gpu_max_s))
+
+
+def on_gpu(function: Any) -> Any:
+    """`spaces.GPU`, which is the identity off ZeroGPU; the package exists for Linux only."""
+    return spaces.GPU(duration=gpu_seconds)(function) if spaces else function
+
+
+@on_gpu
+def run_gpu(request: SongRequest, multiplier: float = 1.0) -> Iterator[Progress | Sound | Failure]:
+    """Sing one request: progress by step, then a Sound or a Failure. Closing the generator stops within two steps.
+
+    The engine works in a thread, so that its steps can be told while they happen. Errors are values here: an exception
+    would end the ZeroGPU worker and lose its words.
+    """
+    events: queue.SimpleQueue = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def report(progress: Progress) -> None:
+        if stop.is_set():
+            raise Stopped("Stopped.")
+        events.put(progress)
+
+    threading.Thread(target=_sing, args=(request, report, events.put), daemon=True).start()
+    try:
+        while True:
+            event = events.get()
+            yield event
+            if not isinstance(event, Progress):
+                return
+    finally:
+        # The thread is not waited for: the next song waits for it at the lock, and a page's event loop must not.
+        stop.set()
+
+
+def _sing(request: SongRequest, report: Any, put: Any) -> None:
+    try:
+        while not _lock.acquire(timeout=0.5):
+            report(Progress("Waiting for the song before yours"))
+        try:
+            if _engine is None:
+                report(Progress("Loading the model"))
+            put(get_backend().sing(request, report))
+        except Exception as error:
+            _free_memory(error)
+            put(as_failure(error))
+        finally:
+            _lock.release()
+    except Stopped as error:
+        put(as_failure(error))
+
+
+def _free_memory(error: Exception) -> None:
+    """After running out of memory, give back what the failed song held, so that the next one finds room."""
+    torch = sys.modules.get("torch")
+    if torch and type(error).__name__ == "OutOfMemoryError":
+        error.__traceback__ = None  # its frames hold the song's tensors
+        torch.cuda.empty_cache()
+
+
+def sing(request: SongRequest) -> Iterator[Progress | Sound]:
+    """Sing one request through the gate: progress events, then the Sound.
+
+    Raises StudioError in the user's words. A GPU task that was aborted is tried once more at twice the estimate.
+    """
+    begun = time.perf_counter()
+    try:
+        yield from _attempt(request, 1.0)
+    except GpuAborted:
+        log.warning("GPU task aborted after %.0f s; trying once more", time.perf_counter() - begun)
+        yield Progress("The GPU stopped early. Trying once more with twice the time")
+        yield from _attempt(request, 2.0)
+    took, asked = time.perf_counter() - begun, gpu_seconds(request)
+    if took > 0.8 * asked:
+        log.warning("song took %.0f s of the %d s asked for", took, asked)
+
+
+def _attempt(request: SongRequest, multiplier: float) -> Iterator[Progress | Sound]:
+    try:
+        for event in run_gpu(request, multiplier):
+            if isinstance(event, Failure):
+                raise event.error()
+            yield event
+    except StudioError:
+        raise
+    except Exception as error:
+        raise _of_zero_gpu(error) from error
+
+
+def _of_zero_gpu(error: Exception) -> StudioError:
+    """An error of the spaces package (a `gr.Error` known by its title) in our words."""
+    if not (known := ZERO_GPU_ERRORS.get(getattr(error, "title", ""))):
+        return in_our_words(error)
+    kind, message, hint = known
+    if kind is GpuAborted and "aborted" not in str(error):  # a class name: our code raised in the worker
+        return in_our_words(error)
+    return kind(message, hint)

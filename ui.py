@@ -1,0 +1,146 @@
+"""The page, drawn from the tables: widgets and words, no behaviour. `app.py` joins it to `modes.py`."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from settings import Checkpoint
+from song import GROUPS, KNOBS, TIME_SIGNATURES, Generate, Knob, Progress, fields_of
+from tooltips import TIPS, tip
+
+PLACE = {"cuda": "NVIDIA GPU", "mps": "Apple GPU", "cpu": "CPU"}
+IDLE = "Describe a song and press Generate."
+
+
+@dataclass
+class Page:
+    """The widgets that behaviour is attached to. `inputs` are in the order of the public endpoint."""
+
+    inputs: dict[str, Any] = field(default_factory=dict)
+    examples: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+    generate: Any = None
+    stop: Any = None
+    status: Any = None
+    player: Any = None
+    download: Any = None
+    metadata: Any = None
+
+
+def widget(k: Knob, default: Any, off: str = "") -> Any:
+    """The widget for a control, chosen by its kind. `off` disables it and says why."""
+    info = f"Off: {off}. {tip(k)}" if off else tip(k)
+    common = {"label": k.label, "info": info, "value": default, "interactive": not off, "elem_id": k.name}
+    if k.kind == "choice" and len(k.choices) < 4:
+        return gr.Radio(list(k.choices), **common)
+    if k.kind == "choice":
+        return gr.Dropdown([(TIME_SIGNATURES.get(c, c), c) for c in k.choices], **common)
+    if k.kind == "bool":
+        return gr.Checkbox(**common)
+    if k.step:
+        return gr.Slider(k.low, k.high, step=k.step, **common)
+    if k.kind in ("int", "float"):
+        return gr.Number(precision=0, **common)
+    return gr.Textbox(placeholder=k.empty, **common)
+
+
+def advanced(page: Page, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
+    """The Advanced panel: the 21 knobs in their four groups, closed."""
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        for group in GROUPS:
+            gr.Markdown(group, elem_classes="group-title")
+            knobs = [k for k in KNOBS.values() if k.group == group]
+            for pair in (knobs[i : i + 2] for i in range(0, len(knobs), 2)):
+                with gr.Row():
+                    for k in pair:
+                        page.inputs[k.name] = widget(k, given[k.name], off.get(k.name, ""))
+
+
+def generate_tab(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
+    """Words on the left, the take on the right; one below the other on a phone."""
+    own = fields_of(Generate)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=6):
+            k = own["prompt"]
+            page.inputs[k.name] = gr.Textbox(
+                label=k.label,
+                info=tip(k),
+                lines=2,
+                elem_id=k.name,
+                placeholder=row.examples[0][1] if row.examples else "",
+            )
+            _examples(page, row)
+            k = own["lyrics"]
+            page.inputs[k.name] = gr.Textbox(
+                label=k.label, info=tip(k), lines=6, elem_id=k.name, placeholder="[verse]\n...\n\n[chorus]\n..."
+            )
+            with gr.Row():
+                k = own["duration_s"]
+                page.inputs[k.name] = gr.Slider(
+                    k.low, k.high, given[k.name], step=1, label=k.label, info=tip(k), elem_id=k.name
+                )
+                k = own["instrumental"]
+                page.inputs[k.name] = gr.Radio(
+                    [("With vocals", False), ("Instrumental", True)],
+                    value=given[k.name],
+                    label="Vocal mode",
+                    info=TIPS[k.name],
+                    elem_id=k.name,
+                )
+            advanced(page, given, off)
+            with gr.Row():
+                page.generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=4)
+                page.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1)
+        with gr.Column(scale=5):
+            page.status = gr.HTML(status(IDLE), elem_id="status")
+            page.player = gr.Audio(label="Your song", interactive=False, buttons=[], elem_id="player")
+            page.download = gr.DownloadButton("Download WAV", interactive=False, elem_id="download")
+            with gr.Accordion("Metadata", open=True):
+                page.metadata = gr.JSON(label="Recipe", show_label=False, elem_id="metadata")
+
+
+def _examples(page: Page, row: Checkpoint) -> None:
+    with gr.Row(elem_id="examples"):
+        for label, prompt, bpm, key in row.examples:
+            filled = {"prompt": prompt, "bpm": bpm, "keyscale": key}
+            page.examples.append((gr.Button(label, size="sm"), filled))
+
+
+def build(row: Checkpoint, device: str, given: Mapping[str, Any], off: Mapping[str, str]) -> tuple[gr.Blocks, Page]:
+    """The page for a loaded checkpoint: `given` are the controls' defaults, `off` the knobs that cannot act and why."""
+    page = Page()
+    with gr.Blocks(title="ACE Music Studio", delete_cache=(600, 3600), analytics_enabled=False) as blocks:
+        gr.HTML(header(row, device), elem_id="studio-header")
+        with gr.Tabs(), gr.Tab("Generate", id="generate-tab"):
+            generate_tab(page, row, given, off)
+    page.inputs = {name: page.inputs[name] for name in fields_of(Generate) | KNOBS}
+    return blocks, page
+
+
+def header(row: Checkpoint, device: str) -> str:
+    """Which checkpoint is loaded, where, and what to expect of it."""
+    model = html.escape(f"{row.name} · {PLACE.get(device, device)}")
+    return f'<h1>ACE Music Studio</h1><p class="model">{model}</p><p>{html.escape(row.note)}</p>'
+
+
+def status(words: str, share: float | None = None, error: bool = False) -> str:
+    """The status line: words as text, never markup, with a bar when `share` (0 to 1) is known."""
+    role = ' role="alert" class="error"' if error else ' role="status"'
+    bar = "" if share is None else f'<div class="track"><div class="bar" style="width:{share:.1%}"></div></div>'
+    return f"<p{role}>{html.escape(words)}</p>{bar}"
+
+
+def progress(event: Progress) -> str:
+    """The status line of a running song: phase, step, time left."""
+    words, share = event.phase, None
+    if event.of:
+        words += f" · step {event.step} of {event.of}"
+        share = event.step / event.of
+    if event.left_s is not None:
+        words += f" · about {math.ceil(event.left_s)} s left"
+    return status(words, share)
