@@ -1,0 +1,36 @@
+# The two commands of the README, and the few behind them. Everything they need they install, into .venv.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do command -v $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: run test check fix docs
+
+run: .venv/local
+	$(BIN)/python app.py
+
+test: .venv/test check
+	$(BIN)/python -m pytest --durations=10
+
+check: .venv/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m docs.generate --check
+
+fix: .venv/test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv/local
+	$(BIN)/python -m docs.generate
+
+.venv/local: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[local]'
+	touch $@
+
+# Browser tests need a Chromium; where apt cannot give one they are skipped, and say so.
+.venv/test: .venv/local
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+	  apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium; } || \
+	  echo 'No Chromium, and apt cannot install one here: the browser tests will be skipped.'
+	touch $@

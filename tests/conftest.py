@@ -1,0 +1,26 @@
+"""A clean, closed room for every test: no settings of this machine, no network but 127.0.0.1."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
+for name in [n for n in os.environ if n.startswith(("ACE_", "SPACE", "GRADIO_SERVER"))]:
+    del os.environ[name]
+
+import pytest
+
+_connect = socket.socket.connect
+
+
+def _local_only(self: socket.socket, address) -> None:
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise OSError(101, f"tests may not reach {address[0]}")
+    return _connect(self, address)
+
+
+@pytest.fixture(autouse=True)
+def closed_room(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(socket.socket, "connect", _local_only)
+    monkeypatch.chdir(tmp_path)
