@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# ACE-Step 1.5 XL SFT, from the published configurations; 4,987,310,726 parameters without the text encoder and VAE's
-# are checked by a test.
+# ACE-Step 1.5 XL SFT, from the published configurations. A test holds it to the published parameter counts.
 XL_SFT: dict[str, dict[str, Any]] = {
     "transformer": dict(
         hidden_size=2560,
@@ -78,7 +77,10 @@ def build(arch: Mapping[str, Mapping[str, Any]], tokenizer: Any, device: str, dt
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), torch.device(device):
+        with (
+            torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []),
+            torch.device(device),
+        ):
             torch.manual_seed(seed)
             parts = components(arch)
     finally:

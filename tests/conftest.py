@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 
+MODEL = os.environ.get("ACE_MODEL", "")  # for `pytest -m gpu` alone
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
-for name in [n for n in os.environ if n.startswith(("ACE_", "SPACE", "GRADIO_SERVER"))]:
+for name in [n for n in os.environ if n.startswith(("ACE_", "SPACE", "GRADIO_SERVER")) and n != "ACE_REFERENCE"]:
     del os.environ[name]
 
 import pytest

@@ -1,0 +1,177 @@
+"""How long a song takes: seconds by phase, peak memory, ratio to the matmul floor, and to diffusers' own call.
+
+    python -m benchmarks.song                              # 30, 60 and 240 s on whatever this machine sings with
+    ACE_MODEL=random:xl-sft python -m benchmarks.song      # the full architecture, where no Hub can be reached
+
+The floor is the multiplications of all steps (counted by torch on the real forward) at the rate of a large matrix product
+measured in the same run. Ours and stock alternate, and each figure is the median of its runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ace_pipeline
+import checkpoints
+from sampler import Guide, Schedule
+from settings import checkpoint_for, read
+from song import Generate
+
+PROMPT = "bright synth pop, female voice, warm pads, driving drums"
+LYRICS = "[verse]\nCity lights are calling me\n[chorus]\nWe run until the morning\n"
+
+
+def request(seconds: float, steps: int, guidance: float) -> Generate:
+    """The song that is timed."""
+    words = {"prompt": PROMPT, "lyrics": LYRICS, "duration_s": seconds}
+    return Generate.parse({**words, "inference_steps": steps, "guidance_scale": guidance, "seed": 1})
+
+
+def machine(device: str) -> str:
+    """One line that says what was measured on."""
+    import diffusers
+    import torch
+
+    name = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return (
+        f"{device}: {name}; torch {torch.__version__}, diffusers {diffusers.__version__}; commit {commit or 'unknown'}"
+    )
+
+
+def matmul_rate(engine: ace_pipeline.Engine) -> float:
+    """Measured FLOP/s of one large square matrix product in the engine's dtype."""
+    import torch
+
+    size = 8192 if engine.device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=engine.device).to(engine.pipe.transformer.dtype) for _ in range(2))
+    seconds = median(lambda: a @ b, engine, runs=5)
+    return 2 * size**3 / seconds
+
+
+def flops_per_step(engine: ace_pipeline.Engine, asked: Generate) -> int:
+    """FLOP of one guided step of this song."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def attention(query: Any, key: Any, *_: Any, **__: Any) -> int:  # torch's own count refuses grouped queries
+        batch, heads, length, width = query
+        return 4 * batch * heads * length * key[2] * width
+
+    kernels = ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu")
+    counts = {getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}"): attention for kernel in kernels}
+    with torch.no_grad():
+        conditions = engine.condition(asked, engine.fit(asked))
+        guide = Guide(engine.pipe.transformer, conditions, Schedule(1, guidance=asked.advanced.guidance_scale))
+        noise = torch.randn_like(conditions.context[..., : conditions.context.shape[-1] // 2])
+        with FlopCounterMode(display=False, custom_mapping=counts) as counter:
+            guide.velocity(noise, 1.0)
+    return counter.get_total_flops()
+
+
+def median(work: Callable[[], Any], engine: ace_pipeline.Engine, runs: int) -> float:
+    """Median seconds of `work` after one warm-up, the device waited for."""
+    work()
+    taken = []
+    for _ in range(runs):
+        engine._sync()
+        begun = time.perf_counter()
+        work()
+        engine._sync()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
+
+
+def peak_gib(device: str) -> float:
+    """Peak memory since the last reset: of the GPU, or of this process."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20)
+
+
+def stock(engine: ace_pipeline.Engine, asked: Generate) -> Any:
+    """The same latents by diffusers' own call."""
+    import torch
+
+    knobs = asked.advanced
+    return engine.pipe(
+        prompt=asked.prompt,
+        lyrics=asked.sung,
+        audio_duration=asked.duration_s,
+        vocal_language=knobs.vocal_language,
+        num_inference_steps=knobs.inference_steps,
+        guidance_scale=knobs.guidance_scale,
+        shift=knobs.shift,
+        generator=torch.Generator().manual_seed(knobs.seed),
+        output_type="latent",
+    ).audios
+
+
+def row(engine: ace_pipeline.Engine, asked: Generate, rate: float, runs: int) -> str:
+    """One line of the table."""
+    import torch
+
+    engine.sing(asked)  # warm-up
+    if engine.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    ours, theirs = [], []
+    for _ in range(runs):
+        ours.append(engine.sing(asked).timings)
+        engine._sync()
+        begun = time.perf_counter()
+        stock(engine, asked)
+        engine._sync()
+        theirs.append(time.perf_counter() - begun)
+
+    def of(phase: str) -> float:
+        return statistics.median(t[phase] for t in ours)
+
+    floor = flops_per_step(engine, asked) * asked.advanced.inference_steps / rate
+    latents = of("conditioning_s") + of("denoise_s")
+    figures = [of("conditioning_s"), of("per_step_s"), of("denoise_s"), of("decode_s"), of("total_s")]
+    cells = [f"{asked.duration_s:g}", *(f"{f:.3f}" for f in figures), f"{peak_gib(engine.device):.1f}"]
+    cells += [f"{floor:.2f}", f"{of('denoise_s') / floor:.1f}", f"{latents / statistics.median(theirs):.3f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print the table."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--seconds", type=float, nargs="+", default=[30, 60, 240], help="lengths of song")
+    options.add_argument("--steps", type=int, default=27)
+    options.add_argument("--runs", type=int, default=3, help="runs per figure")
+    asked = options.parse_args()
+    device = checkpoints.device()
+    checkpoint = checkpoint_for(read().model, device)
+    begun = time.perf_counter()
+    engine = ace_pipeline.load(checkpoint, device)
+    engine._sync()
+    loaded = time.perf_counter() - begun
+    rate = matmul_rate(engine)
+    guidance = checkpoint.knobs.get("guidance_scale", 7.0)
+    print(machine(device))
+    print(
+        f"{checkpoint.name}, loaded in {loaded:.1f} s; matmul {rate / 1e12:.1f} TFLOP/s; {asked.steps} steps, CFG {guidance:g}\n"
+    )
+    print(
+        "| song s | conditioning s | per step s | denoise s | decode s | total s | peak GiB | floor s | denoise / floor | latents ours / stock |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for seconds in asked.seconds:
+        print(row(engine, request(seconds, asked.steps, guidance), rate, asked.runs), flush=True)
+
+
+if __name__ == "__main__":
+    main()

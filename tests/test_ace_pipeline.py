@@ -1,0 +1,225 @@
+"""The engine on the tiny checkpoint: every knob acts, words fit, nothing stays behind."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import ace_pipeline
+import random_checkpoint
+from errors import BadOutput, Stopped
+from song import KNOBS, Generate, Progress, SongRequest
+
+BASE = {"prompt": "slow piano", "lyrics": "[verse]\nla la la", "duration_s": 10, "seed": 11, "inference_steps": 8}
+OTHER = {  # a value for every control that is not its default or BASE's
+    "prompt": "fast drums",
+    "lyrics": "[verse]\nlo lo lo",
+    "duration_s": 12,
+    "instrumental": True,
+    "inference_steps": 9,
+    "guidance_scale": 3.0,
+    "infer_method": "sde",
+    "seed": 12,
+    "cfg_interval_start": 0.5,
+    "cfg_interval_end": 0.5,
+    "shift": 2.0,
+    "use_adg": True,
+    "bpm": 90,
+    "keyscale": "A minor",
+    "timesignature": "3",
+    "vocal_language": "fr",
+}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return tiny.engine()
+
+
+def latents(engine, **values) -> torch.Tensor:
+    """The latents of a song: what every knob acts on, without the second that decoding takes."""
+    caught = []
+
+    class Caught(Exception):
+        pass
+
+    def catch(x: torch.Tensor) -> torch.Tensor:
+        caught.append(x)
+        raise Caught
+
+    engine.decode = catch
+    try:
+        with pytest.raises(Caught):
+            engine.sing(Generate.parse({**BASE, **values}))
+    finally:
+        del engine.decode
+    return caught[0]
+
+
+def test_the_table_below_covers_every_control() -> None:
+    lm = {name for name, k in KNOBS.items() if k.group == "5Hz LM"}
+    own = SongRequest.model_fields.keys() | Generate.model_fields.keys()
+    assert OTHER.keys() == (own | KNOBS.keys()) - {"advanced", "lm"} - lm
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_every_control_changes_the_song(engine, name) -> None:
+    plain, changed = latents(engine), latents(engine, **{name: OTHER[name]})
+    assert not torch.equal(plain, changed[:, : plain.shape[1]])
+
+
+def test_the_same_request_is_the_same_song_to_the_sample(engine) -> None:
+    first, second = (engine.sing(Generate.parse(BASE)).samples for _ in range(2))
+    assert first.dtype == np.float32 and first.shape == (2, 480_000)
+    assert np.array_equal(first, second)
+
+
+def test_equals_the_stock_call_up_to_its_normalisation(engine) -> None:
+    knobs = Generate.parse({**BASE, "bpm": 120, "keyscale": "C major", "timesignature": "4"}).advanced
+    stock = engine.pipe(
+        prompt=BASE["prompt"],
+        lyrics=BASE["lyrics"],
+        audio_duration=10,
+        vocal_language="unknown",
+        num_inference_steps=8,
+        guidance_scale=knobs.guidance_scale,
+        shift=knobs.shift,
+        generator=torch.Generator().manual_seed(11),
+        bpm=120,
+        keyscale="C major",
+        timesignature="4",
+        output_type="pt",
+    ).audios[0]
+    ours = engine.sing(Generate.parse({**BASE, "bpm": 120, "keyscale": "C major", "timesignature": "4"})).samples
+    ratio = np.abs(stock.numpy()).max() / np.abs(ours).max()
+    np.testing.assert_allclose(ours * ratio, stock.numpy(), rtol=0, atol=2e-6)
+    assert ratio != pytest.approx(1, abs=0.01)  # the stock call normalises to -1 dBFS, ours must not
+
+
+def test_progress_tells_phases_steps_and_time_left(engine) -> None:
+    events: list[Progress] = []
+    sound = engine.sing(Generate.parse(BASE), events.append)
+    assert [e.phase for e in events if not e.of] == ["Reading the words", "Decoding"]
+    steps = [e for e in events if e.of]
+    assert [(e.step, e.of) for e in steps] == [(i, 8) for i in range(9)]
+    assert steps[0].left_s is None and steps[-1].left_s == 0 and all(e.left_s >= 0 for e in steps[1:])
+    assert set(sound.timings) == {"conditioning_s", "denoise_s", "decode_s", "total_s", "per_step_s"}
+
+
+def test_stop_raises_and_the_next_song_is_identical(engine) -> None:
+    before = latents(engine)
+
+    def stop(event: Progress) -> None:
+        if event.step == 2:
+            raise Stopped("Stopped.")
+
+    with pytest.raises(Stopped):
+        engine.sing(Generate.parse(BASE), stop)
+    assert torch.equal(before, latents(engine))
+
+
+def test_a_song_changes_nothing_in_the_engine(engine) -> None:
+    def fingerprint() -> str:
+        digest = hashlib.sha256()
+        for name in ("transformer", "condition_encoder", "vae", "text_encoder"):
+            for tensor in getattr(engine.pipe, name).state_dict().values():
+                digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    before = fingerprint()
+    engine.sing(Generate.parse({**BASE, "infer_method": "sde", "use_adg": True}))
+    assert fingerprint() == before
+
+
+def test_seeds_do_not_touch_the_global_generator(engine) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    latents(engine, infer_method="sde")
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_long_caption_is_shortened_so_that_tempo_and_key_survive(engine) -> None:
+    request = Generate.parse({**BASE, "prompt": "word " * 100, "bpm": 77, "keyscale": "D minor"})
+    words = engine.fit(request)
+    text = engine._formatted(request, words.prompt)[0]
+    ids = engine.pipe.tokenizer(text, truncation=True, max_length=ace_pipeline.TEXT_TOKENS).input_ids
+    read = engine.pipe.tokenizer.decode(ids)
+    assert "bpm: 77" in read and "D minor" in read and "duration: 10 seconds" in read
+    assert len(words.prompt) > 20 and request.prompt.startswith(words.prompt)
+    longer = engine._formatted(request, request.prompt[: len(words.prompt) + 1])[0]
+    assert len(engine.pipe.tokenizer(longer).input_ids) > ace_pipeline.TEXT_TOKENS  # not a character was wasted
+    assert words.warnings == (f"The model read the first {len(words.prompt)} of 499 characters of the style prompt.",)
+
+
+def test_lyrics_beyond_the_model_are_told(engine) -> None:
+    words = engine.fit(Generate.parse({**BASE, "lyrics": "la " * 1300}))
+    assert len(words.warnings) == 1 and "about the first 52 %" in words.warnings[0]
+    assert engine.fit(Generate.parse(BASE)).warnings == ()
+
+
+def test_instrumental_replaces_the_lyrics(engine) -> None:
+    assert engine.fit(Generate.parse({**BASE, "instrumental": True})).lyrics == "[Instrumental]"
+    assert torch.equal(latents(engine, instrumental=True), latents(engine, instrumental=True, lyrics="other words"))
+
+
+def test_the_prompt_tells_the_true_duration(engine) -> None:
+    request = Generate.parse({**BASE, "duration_s": 37})
+    assert "- duration: 37 seconds\n" in engine._formatted(request, "x")[0]
+
+
+def test_numbers_that_are_not_finite_are_refused_with_the_seed() -> None:
+    pipe = tiny.pipeline()
+    with torch.no_grad():
+        pipe.transformer.proj_out_conv.weight.fill_(float("nan"))
+    broken = ace_pipeline.Engine(pipe, tiny.engine().checkpoint, "cpu")
+    with pytest.raises(BadOutput, match="seed 11"):
+        broken.sing(Generate.parse(BASE))
+
+
+def test_turbo_runs_without_guidance() -> None:
+    arch = {**tiny.TINY, "transformer": {**tiny.TINY["transformer"], "is_turbo": True}}
+    pipe = random_checkpoint.build(arch, tiny.byte_tokenizer(), "cpu", torch.float32)
+    turbo = ace_pipeline.Engine(pipe, tiny.engine().checkpoint, "cpu")
+    assert torch.equal(latents(turbo, guidance_scale=7.0), latents(turbo, guidance_scale=1.0))
+
+
+def test_only_long_songs_are_decoded_in_tiles_and_sound_the_same(engine) -> None:
+    generator = torch.Generator().manual_seed(0)
+    long = torch.randn((1, 61 * 25, 8), generator=generator)
+    tiled = engine.decode(long)
+    assert engine.pipe.vae.use_tiling
+    plain = engine.pipe.vae
+    plain.use_tiling = False
+    with torch.no_grad():
+        whole = plain.decode(long.transpose(1, 2)).sample[0]
+    assert tiled.shape == (2, 61 * 48_000)
+    assert (tiled - whole).abs().max() < 1e-4
+    engine.decode(long[:, :250])
+    assert not engine.pipe.vae.use_tiling
+
+
+def test_a_recipe_names_the_model(engine) -> None:
+    assert engine.describe() == {"key": "tiny", "id": "tiny", "revision": None, "device": "cpu", "dtype": "float32"}
+    demo = ace_pipeline.Engine(engine.pipe, replace(engine.checkpoint, key="demo", source="/somewhere/demo"), "cpu")
+    assert demo.describe()["id"] == "demo"  # never a path of this machine
+
+
+def test_the_random_xl_architecture_has_the_published_size() -> None:
+    with torch.device("meta"):
+        parts = random_checkpoint.components(random_checkpoint.XL_SFT)
+    count = {name: sum(p.numel() for p in model.parameters()) for name, model in parts.items()}
+    assert count["transformer"] == 4_168_897_088
+    published = ("transformer", "condition_encoder", "audio_tokenizer", "audio_token_detokenizer")
+    assert sum(count[name] for name in published) == 4_987_310_726
+    assert round(count["text_encoder"] / 1e6) == 596 and round(count["vae"] / 1e6) == 169
+
+
+def test_random_weights_follow_their_seed() -> None:
+    first, again, other = (tiny.pipeline(seed=s).transformer.proj_in_conv.weight for s in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
