@@ -92,6 +92,7 @@ def serve(blocks: Any, **launch: Any) -> Any:
         server_port=settings.port,
         theme=theme.theme(),
         css_paths=theme.CSS,
+        js=theme.DARK,
         run_history=False,
         ssr_mode=False,
         footer_links=["api"],

@@ -1,4 +1,4 @@
-"""Brutalist Mono: black on white and white on black, IBM Plex at two weights, square corners, no shadow."""
+"""Brutalist Mono: a near-black page, white as the only accent, IBM Plex at two weights, square corners, no shadow."""
 
 from __future__ import annotations
 
@@ -6,8 +6,63 @@ from pathlib import Path
 from typing import Any
 
 CSS = Path(__file__).parent / "assets" / "studio.css"
-BLACK, INK, GREY, LINE, PALE, WHITE = "#000000", "#111111", "#595959", "#1a1a1a", "#f2f2f2", "#ffffff"
-NIGHT, DIM, EDGE, SHADE = "#0a0a0a", "#b3b3b3", "#e6e6e6", "#1f1f1f"
+BLACK, NIGHT, SHADE = "#000000", "#0a0a0a", "#1f1f1f"
+WHITE, PALE, GREY, EDGE = "#ffffff", "#f2f2f2", "#b3b3b3", "#595959"
+
+_SVG = "url(\"data:image/svg+xml,%3csvg viewBox='0 0 16 16' xmlns='http://www.w3.org/2000/svg'%3e{}%3c/svg%3e\")"
+CHECK = _SVG.format("%3cpath d='M3 8.5l3.5 3.5L13 4.5' fill='none' stroke='black' stroke-width='2.5'/%3e")
+DOT = _SVG.format("%3crect x='4' y='4' width='8' height='8' fill='black'/%3e")
+
+COLOURS = {
+    "body_background_fill": NIGHT,
+    "body_text_color": PALE,
+    "body_text_color_subdued": GREY,
+    "background_fill_primary": NIGHT,
+    "background_fill_secondary": SHADE,
+    "border_color_primary": EDGE,
+    "border_color_accent": WHITE,
+    "color_accent_soft": SHADE,
+    "block_background_fill": NIGHT,
+    "block_info_text_color": GREY,
+    "block_label_background_fill": NIGHT,
+    "block_label_text_color": PALE,
+    "block_title_text_color": PALE,
+    "input_background_fill": BLACK,
+    "input_border_color": EDGE,
+    "input_border_color_focus": WHITE,
+    "input_placeholder_color": "#8c8c8c",
+    "button_primary_background_fill": WHITE,
+    "button_primary_background_fill_hover": GREY,
+    "button_primary_border_color": WHITE,
+    "button_primary_text_color": BLACK,
+    "button_secondary_background_fill": NIGHT,
+    "button_secondary_background_fill_hover": SHADE,
+    "button_secondary_border_color": GREY,
+    "button_secondary_text_color": PALE,
+    "checkbox_background_color": BLACK,
+    "checkbox_check": CHECK,
+    "radio_circle": DOT,
+    "checkbox_background_color_selected": WHITE,
+    "checkbox_border_color": GREY,
+    "checkbox_border_color_selected": WHITE,
+    "checkbox_label_background_fill": NIGHT,
+    "checkbox_label_background_fill_hover": SHADE,
+    "checkbox_label_background_fill_selected": NIGHT,
+    "checkbox_label_border_color": EDGE,
+    "checkbox_label_border_color_selected": WHITE,
+    "checkbox_label_text_color": PALE,
+    "checkbox_label_text_color_selected": PALE,
+    "code_background_fill": NIGHT,
+    "link_text_color": PALE,
+    "loader_color": WHITE,
+    "slider_color": WHITE,
+    "table_text_color": PALE,
+}
+
+
+# Gradio's own dark parts, such as the JSON viewer, go by a class on the body.
+DARK = "() => document.body.classList.add('dark')"
+WAVE = {"waveform_color": GREY, "waveform_progress_color": WHITE, "trim_region_color": EDGE}
 
 
 def theme() -> Any:
@@ -16,58 +71,24 @@ def theme() -> Any:
 
     sans = gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700))
     mono = gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700))
-    return gr.themes.Base(
+    base = gr.themes.Base(
         primary_hue=gr.themes.colors.neutral,
         neutral_hue=gr.themes.colors.neutral,
         radius_size=gr.themes.sizes.radius_none,
         font=[sans, "system-ui", "sans-serif"],
         font_mono=[mono, "ui-monospace", "monospace"],
-    ).set(
-        body_background_fill=WHITE,
-        body_background_fill_dark=NIGHT,
-        body_text_color=INK,
-        body_text_color_dark=PALE,
-        body_text_color_subdued=GREY,
-        body_text_color_subdued_dark=DIM,
-        block_info_text_color=GREY,
-        block_info_text_color_dark=DIM,
-        block_label_text_color=INK,
-        block_label_text_color_dark=PALE,
-        block_title_text_color=INK,
-        block_title_text_color_dark=PALE,
-        block_title_text_weight="700",
-        block_background_fill=WHITE,
-        block_background_fill_dark=NIGHT,
+    )
+    # The studio is dark whatever the system prefers, so both of Gradio's colour modes get the same values.
+    drawn = ("checkbox_check", "radio_circle")  # these two know no dark variant
+    both = COLOURS | {f"{name}_dark": value for name, value in COLOURS.items() if name not in drawn}
+    return base.set(
+        **both,
         block_border_width="0px",
         block_shadow="none",
-        border_color_primary=LINE,
-        border_color_primary_dark=EDGE,
-        input_background_fill=WHITE,
-        input_background_fill_dark=NIGHT,
-        input_border_color=LINE,
-        input_border_color_dark=EDGE,
-        input_border_width="1px",
-        background_fill_secondary=PALE,
-        background_fill_secondary_dark=SHADE,
-        button_primary_background_fill=BLACK,
-        button_primary_background_fill_dark=WHITE,
-        button_primary_background_fill_hover=GREY,
-        button_primary_background_fill_hover_dark=DIM,
-        button_primary_text_color=WHITE,
-        button_primary_text_color_dark=BLACK,
-        button_secondary_background_fill=WHITE,
-        button_secondary_background_fill_dark=NIGHT,
-        button_secondary_background_fill_hover=PALE,
-        button_secondary_background_fill_hover_dark=SHADE,
-        button_secondary_border_color=LINE,
-        button_secondary_border_color_dark=EDGE,
+        block_title_text_weight="700",
         button_border_width="1px",
-        checkbox_background_color_selected=BLACK,
-        checkbox_background_color_selected_dark=WHITE,
-        checkbox_border_color=LINE,
-        checkbox_border_color_dark=EDGE,
-        slider_color=BLACK,
-        slider_color_dark=WHITE,
-        loader_color=BLACK,
-        loader_color_dark=WHITE,
+        checkbox_border_width="1px",
+        input_border_width="1px",
+        input_shadow="none",
+        input_shadow_focus="none",
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+import theme
 from settings import Checkpoint
 from song import GROUPS, KNOBS, TIME_SIGNATURES, Generate, Knob, Progress, fields_of
 from tooltips import TIPS, tip
@@ -98,7 +99,13 @@ def generate_tab(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Map
                 page.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1)
         with gr.Column(scale=5):
             page.status = gr.HTML(status(IDLE), elem_id="status")
-            page.player = gr.Audio(label="Your song", interactive=False, buttons=[], elem_id="player")
+            page.player = gr.Audio(
+                label="Your song",
+                interactive=False,
+                buttons=[],
+                waveform_options=gr.WaveformOptions(**theme.WAVE),
+                elem_id="player",
+            )
             page.download = gr.DownloadButton("Download WAV", interactive=False, elem_id="download")
             with gr.Accordion("Metadata", open=True):
                 page.metadata = gr.JSON(label="Recipe", show_label=False, elem_id="metadata")
