@@ -106,6 +106,7 @@ def serve(blocks: Any, **launch: Any) -> Any:
 def main() -> None:
     """Build what must be built before the first visitor, then serve until stopped."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines would carry visitors' ZeroGPU tokens
     if read().zero_gpu:
         # A worker is forked from this process: an engine built here is there already, one built later is paid again by
         # every fresh worker, out of the visitor's quota.

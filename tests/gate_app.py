@@ -1,0 +1,88 @@
+"""The real page on the real `spaces` package, with a sine in place of the song engine. A script for test_gate.py.
+
+torch is hidden, because `spaces` fails on its CPU build under SPACES_ZERO_GPU. The prompt steers what the engine does, and
+the file that GATE_LOG names tells what it did: a line `event pid seed` for each build, and for each song that begins, each
+step that begins in it, and its end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from errors import BadOutput
+from song import SAMPLE_RATE, Generate, Progress, Sound
+
+LOG = Path(os.environ["GATE_LOG"])
+STEP_S, SLOW_STEP_S = 0.03, 0.3
+
+
+def note(event: str, seed: int = 0) -> None:
+    """One line of the log, from whichever process this is."""
+    with LOG.open("a") as log:
+        log.write(f"{event} {os.getpid()} {seed}\n")
+
+
+class Sine:
+    """An engine without weights: a tone whose pitch is the seed, unless the prompt says otherwise."""
+
+    def sing(self, request: Generate, report: Callable[[Progress], None]) -> Sound:
+        """The tone of a request, reported step by step."""
+        seed = request.advanced.seed
+        note("song", seed)
+        try:
+            return self._tone(request, report)
+        finally:
+            note("end", seed)
+
+    def _tone(self, request: Generate, report: Callable[[Progress], None]) -> Sound:
+        steps, seed = request.advanced.inference_steps, request.advanced.seed
+        for step in range(1, steps + 1):
+            note("step", seed)
+            time.sleep(SLOW_STEP_S if request.prompt == "slow" else STEP_S)
+            report(Progress("Denoising", step, steps))
+            if step == 2:
+                misbehave(request.prompt, seed)
+        wave = 0.5 * np.sin(np.arange(round(request.duration_s * SAMPLE_RATE)) * (200 + seed % 400) / 7639)
+        samples = np.stack([wave, wave]).astype(np.float32)
+        return Sound(samples, SAMPLE_RATE, {"total_s": steps * STEP_S}, {"key": "sine"})
+
+
+def misbehave(prompt: str, seed: int) -> None:
+    """Die, fail or crash if the prompt asks for it."""
+    died = LOG.with_name(f"died-{seed}")  # a file, because the process that knows is gone
+    if prompt == "die always" or (prompt == "die once" and not died.exists()):
+        died.touch()
+        os._exit(9)
+    if prompt == "fail":
+        raise BadOutput("The model made silence.", "Try another seed or other words.")
+    if prompt == "crash":
+        raise LookupError("tensor 0x7f in /secret/folder")
+
+
+def load(*_: Any) -> Sine:
+    """In place of `ace_pipeline.load`."""
+    note("build")
+    return Sine()
+
+
+def main() -> None:
+    """`app.main()` with the sine."""
+    sys.modules["torch"] = None
+    import ace_pipeline
+    import app
+    import checkpoints
+
+    ace_pipeline.load = load
+    checkpoints.device = lambda: "cuda"
+    app.main()
+
+
+if __name__ == "__main__":
+    main()
