@@ -66,7 +66,7 @@ class Engine:
         self.checkpoint = checkpoint
         self.device = device
 
-    def sing(self, request: Generate, report: Report = lambda progress: None) -> Sound:
+    def sing(self, request: Generate, report: Report = lambda _: None) -> Sound:
         """The song of a request: float32 samples [2, n] at 48 kHz, n = the asked duration to the sample.
 
         `report` is called in each phase and after each step; what it raises ends the song and leaves the engine as it
@@ -74,13 +74,13 @@ class Engine:
         """
         import torch
 
-        clock = Clock(self._sync)
+        clock = Clock(self.sync)
         with torch.no_grad():
             report(Progress("Reading the words"))
             words = self.fit(request)
             conditions = self.condition(request, words)
             clock.mark("conditioning_s")
-            latents = self._denoise(conditions, request.advanced, report)
+            latents = self.denoise(conditions, request.advanced, report)
             clock.mark("denoise_s")
             if not bool(torch.isfinite(latents).all()):
                 raise BadOutput(
@@ -142,7 +142,8 @@ class Engine:
         null = encoder.null_condition_emb.to(device=cond.device, dtype=cond.dtype)
         return Conditions(cond, null, torch.cat([source, torch.ones_like(source)], dim=-1))
 
-    def _denoise(self, conditions: Conditions, knobs: Advanced, report: Report) -> torch.Tensor:
+    def denoise(self, conditions: Conditions, knobs: Advanced, report: Report = lambda _: None) -> torch.Tensor:
+        """Latents [1, T, C] of a song, from the noise of its seed."""
         import torch
         from diffusers.utils.torch_utils import randn_tensor
 
@@ -195,7 +196,8 @@ class Engine:
     def _formatted(self, request: Generate, caption: str) -> tuple[str, str]:
         return self.pipe._format_prompt(caption, request.sung, **self._metas(request))
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """Wait until the device has done what it was told."""
         import torch
 
         if self.device == "cuda":
