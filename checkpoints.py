@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from errors import EngineMissing, in_our_words
+from errors import EngineMissing, in_our_words, out_of_memory
 from random_checkpoint import XL_SFT, build
 from settings import DEMO_FOLDER, Checkpoint
 
@@ -46,19 +47,29 @@ def pipeline(checkpoint: Checkpoint, on: str) -> Any:
     from diffusers import AceStepPipeline
 
     try:
+        if Path(checkpoint.source).is_dir():
+            _complete(Path(checkpoint.source))
         # Safetensors only: pickled weights can run code.
         pipe = AceStepPipeline.from_pretrained(
             checkpoint.source, revision=checkpoint.revision, dtype=dtype, use_safetensors=True
         )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe.to(on)
     except Exception as error:
         raise missing(checkpoint, error) from error
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(on)
+
+
+def _complete(folder: Path) -> None:
+    """Raise unless each part has its configuration: transformers makes up one of 30 GB for a text encoder without."""
+    for part, kind in json.loads((folder / "model_index.json").read_text()).items():
+        named = isinstance(kind, list) and kind[0]  # [null, null] stands for an optional part that is not there
+        if named and not any((folder / part).glob("*config.json")):
+            raise FileNotFoundError(f"{part} has no configuration")
 
 
 def missing(checkpoint: Checkpoint, error: BaseException) -> EngineMissing:
     """Why a checkpoint could not be loaded, and the command that fetches it."""
-    if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+    if out_of_memory(error):
         raise in_our_words(error) from error
     log.warning("%s did not load", checkpoint.source, exc_info=error)
     if Path(checkpoint.source).is_dir():
@@ -67,8 +78,12 @@ def missing(checkpoint: Checkpoint, error: BaseException) -> EngineMissing:
             "Fetch or copy it again.",
         )
     size = f" ({checkpoint.size_gb:g} GB)" if checkpoint.size_gb else ""
-    full = any(getattr(e, "errno", None) == errno.ENOSPC for e in _causes(error))
-    why = "the disk is full" if full else "there is no network, or the download is incomplete"
+    why = "there is no network, or the download is incomplete"
+    kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
+    if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in _causes(error)):
+        why = "the disk is full"
+    elif kinds & {"RepositoryNotFoundError", "RevisionNotFoundError"}:  # a gated repository is a kind of not found
+        why = "the Hub has no such repository or revision, or asks for a login"
     command = f"hf download {checkpoint.source}"
     if checkpoint.revision:
         command += f" --revision {checkpoint.revision}"

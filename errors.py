@@ -122,14 +122,17 @@ class Failure:
         return BY_NAME[self.kind](self.message, self.hint)
 
 
-def in_our_words(error: BaseException) -> StudioError:
-    """Any exception as a StudioError. Unforeseen ones are logged under an 8-character incident code.
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out. torch has several classes and sentences for that, and is not imported here."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in str(error).lower() for words in ("out of memory", "can't allocate memory"))
 
-    Out-of-memory errors are known by class name, since torch has several and is not imported here.
-    """
+
+def in_our_words(error: BaseException) -> StudioError:
+    """Any exception as a StudioError. Unforeseen ones are logged under an 8-character incident code."""
     if isinstance(error, StudioError):
         return error
-    if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "out of memory" in str(error).lower():
+    if out_of_memory(error):
         return OutOfMemory("The song does not fit into this machine's memory.", "Try a shorter one.")
     incident = secrets.token_hex(4)
     log.error("incident %s", incident, exc_info=error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -146,13 +148,12 @@ def checkpoint_for(model: str, device: str) -> Checkpoint:
         model = "demo" if device == "cpu" else "xl-sft"
     if model in CHECKPOINTS:
         return CHECKPOINTS[model]
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    if folder := _folder(model):
         turbo = _says_turbo(folder)
-        own = Checkpoint(model, folder.name, str(folder.resolve()), f"Your own checkpoint, {folder.name}.")
-    elif model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        own = Checkpoint(model, folder.name, str(folder), f"Your own checkpoint, {folder.name}.")
+    elif re.fullmatch(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?", model, re.ASCII):
         source, _, revision = model.partition("@")
-        turbo = "turbo" in source.lower()
+        turbo = "turbo" in source.partition("/")[2].lower()
         own = Checkpoint(model, source, source, f"{source} from the Hub.", revision=revision or None)
     else:
         known = ", ".join(CHECKPOINTS)
@@ -160,7 +161,17 @@ def checkpoint_for(model: str, device: str) -> Checkpoint:
     return replace(own, knobs=TURBO_KNOBS, off=TURBO_OFF) if turbo else own
 
 
+def _folder(model: str) -> Path | None:
+    try:
+        folder = Path(model).expanduser().resolve()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long, a home of nobody
+        return None
+
+
 def _says_turbo(folder: Path) -> bool:
-    config = folder / "transformer" / "config.json"
-    text = config.read_text() if config.is_file() else ""
-    return '"is_turbo": true' in text or '"model_version": "turbo"' in text
+    try:
+        config = json.loads((folder / "transformer" / "config.json").read_text())
+    except (OSError, ValueError):
+        return False  # the loader will say what is wrong
+    return isinstance(config, dict) and (config.get("is_turbo") is True or config.get("model_version") == "turbo")

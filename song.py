@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from errors import KnobError, TextError
@@ -40,7 +40,7 @@ _SPECIAL = re.compile(r"<\|[^<>]{0,40}?\|>")  # <|endoftext|> in a caption would
 # Bidirectional overrides, isolates and marks, zero-width space, word joiner, byte order mark. The zero-width joiners
 # stay: Persian and Indic scripts and emoji need them.
 _INVISIBLE = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF])
-_KEY = re.compile(r"([A-Ga-g])\s*(#|♯|sharp|b|♭|flat)?\s*(major|minor|maj|min|M|m)?", re.ASCII)
+_KEY = re.compile(r"([A-Ga-g])\s*(#|♯|sharp|b|♭|flat)?\s*((?i:major|minor|maj|min)|M|m)?", re.ASCII)
 
 
 def clean(text: Any) -> Any:
@@ -50,21 +50,23 @@ def clean(text: Any) -> Any:
     """
     if not isinstance(text, str):
         return text
-    text = _SPECIAL.sub("", _ANSI.sub("", text)).replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE)
-    kept = (c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    return unicodedata.normalize("NFC", "".join(kept)).strip()
+    text = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE)
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    text = _SPECIAL.sub("", text).replace("<|", "< |")  # removing a token may join another: that one is broken instead
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def _key(text: Any) -> Any:
     """A key as the model was taught it: "F#m" → "F# minor"."""
     text = clean(text)
-    if not isinstance(text, str) or not text:
+    if text == "":
         return text
-    if not (match := _KEY.fullmatch(text)):
+    if not isinstance(text, str) or not (match := _KEY.fullmatch(text)):
         raise PydanticCustomError("key", "a key such as C major, F# minor or Am")
     note, accidental, mode = match.groups()
     accidental = {None: "", "♯": "#", "sharp": "#", "♭": "b", "flat": "b"}.get(accidental, accidental)
-    return f"{note.upper()}{accidental} {'minor' if mode in ('minor', 'min', 'm') else 'major'}"
+    minor = mode == "m" or (mode or "").lower().startswith("min")
+    return f"{note.upper()}{accidental} {'minor' if minor else 'major'}"
 
 
 def _meter(value: Any) -> Any:
@@ -87,7 +89,7 @@ def knob(default: Any, label: str, group: str, *, step: float = 0, empty: str = 
 
 Whole = Annotated[int, BeforeValidator(_plain)]
 Real = Annotated[float, BeforeValidator(_plain)]
-Text = Annotated[str, BeforeValidator(clean)]
+Text = Annotated[str, Strict(), BeforeValidator(clean)]
 Key = Annotated[str, BeforeValidator(_key)]
 Meter = Annotated[Literal[tuple(TIME_SIGNATURES)], BeforeValidator(_meter)]
 Language = Literal[tuple(LANGUAGES)]
@@ -247,6 +249,8 @@ class Generate(SongRequest):
     def _words(self) -> Self:
         if not self.prompt and not self.lyrics:
             raise TextError("Write a style prompt or some lyrics: the studio needs one of the two.")
+        if self.instrumental and not self.prompt:
+            raise TextError("Write a style prompt: an instrumental leaves the lyrics out.")
         return self
 
     @property
@@ -268,7 +272,10 @@ def _sentence(error: ValidationError, known: Mapping[str, Knob]) -> KnobError | 
     else:
         words = {"int": "a whole number from ", "float": "a number from ", "bool": "", "text": "text "}
         wanted = (words[control.kind] + control.range).strip()
-    shown = "empty" if got is None else repr(got)
+    try:
+        shown = "empty" if got is None else repr(got)
+    except ValueError:  # Python prints no number of more than 4,300 digits
+        shown = "far too long"
     return KnobError(f"{control.label} must be {wanted}; it is {shown if len(shown) <= 40 else shown[:40] + '…'}.")
 
 
