@@ -18,7 +18,7 @@ os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 import backend
 import modes
 from errors import EngineError, StudioError
-from settings import read
+from settings import SettingError, read
 from song import Generate, Take
 
 log = logging.getLogger("ace.app")
@@ -87,7 +87,7 @@ def serve(blocks: Any, **launch: Any) -> Any:
         return JSONResponse({"error": str(error).split(" Please click")[0]}, status_code=422)
 
     settings = read()
-    return blocks.queue(max_size=settings.queue_size).launch(
+    return blocks.queue(max_size=settings.queue_size, api_open=False).launch(
         server_name=settings.host,
         server_port=settings.port,
         theme=theme.theme(),
@@ -107,14 +107,24 @@ def main() -> None:
     """Build what must be built before the first visitor, then serve until stopped."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines would carry visitors' ZeroGPU tokens
-    if read().zero_gpu:
-        # A worker is forked from this process: an engine built here is there already, one built later is paid again by
-        # every fresh worker, out of the visitor's quota.
-        try:
-            backend.get_backend()
-        except EngineError as error:
-            log.error("%s", error)  # the page starts all the same and says so
-    serve(studio())
+    try:
+        if read().zero_gpu:
+            build_ahead()
+        blocks = studio()
+    except SettingError as error:
+        raise SystemExit(str(error)) from None
+    serve(blocks)
+
+
+def build_ahead() -> None:
+    """On ZeroGPU: a worker is forked from this process, so an engine built here is there already.
+
+    One built later would be paid again by every fresh worker, out of the visitor's quota.
+    """
+    try:
+        backend.get_backend()
+    except EngineError as error:
+        log.error("%s", error)  # the page starts all the same and says so with the first song
 
 
 if __name__ == "__main__":

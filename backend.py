@@ -50,7 +50,7 @@ _engine: Any = None
 
 
 def checkpoint() -> Checkpoint:
-    """The checkpoint this machine sings with. Raises ValueError when ACE_MODEL names nothing."""
+    """The checkpoint this machine sings with. Raises SettingError when ACE_MODEL names nothing."""
     model = read().model
     return checkpoint_for(model, checkpoints.device() if not model else "cpu")
 

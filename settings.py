@@ -15,6 +15,10 @@ DEMO_FOLDER = ROOT / "demo"
 VERSION = "0.1.0"
 
 
+class SettingError(ValueError):
+    """A variable of the environment that cannot be used: one sentence that names it and its limits."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One row of what differs between song models.
@@ -111,14 +115,14 @@ class Settings:
 def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     text = env.get(name, "").strip() or str(default)
     if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}; it is {text!r}.")
+        raise SettingError(f"{name} must be a whole number from {low} to {high}; it is {text!r}.")
     return int(text)
 
 
 def read(env: Mapping[str, str] | None = None) -> Settings:
     """Settings from `env` (default: the process's own).
 
-    Raises ValueError, with a sentence that names the variable and its limits.
+    Raises SettingError.
     """
     env = os.environ if env is None else env
     on_space = bool(env.get("SPACE_ID"))
@@ -132,7 +136,7 @@ def read(env: Mapping[str, str] | None = None) -> Settings:
         zero_gpu=env.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"),
     )
     if settings.gpu_min_s > settings.gpu_max_s:
-        raise ValueError(
+        raise SettingError(
             f"ACE_GPU_MIN_S ({settings.gpu_min_s}) must not be above ACE_GPU_MAX_S ({settings.gpu_max_s})."
         )
     return settings
@@ -142,7 +146,7 @@ def checkpoint_for(model: str, device: str) -> Checkpoint:
     """The checkpoint that `model` names, or the one for `device` ("cuda", "mps" or "cpu") when it is empty.
 
     A Hub id may carry a revision: `owner/name@commit`. A name or a transformer config that says turbo brings turbo's
-    defaults. Raises ValueError with a sentence when `model` names nothing.
+    defaults. Raises SettingError when `model` names nothing.
     """
     if not model:
         model = "demo" if device == "cpu" else "xl-sft"
@@ -157,7 +161,7 @@ def checkpoint_for(model: str, device: str) -> Checkpoint:
         own = Checkpoint(model, source, source, f"{source} from the Hub.", revision=revision or None)
     else:
         known = ", ".join(CHECKPOINTS)
-        raise ValueError(f"ACE_MODEL must be one of {known}, a Hub id or a folder; it is {model!r}.")
+        raise SettingError(f"ACE_MODEL must be one of {known}, a Hub id or a folder; it is {model!r}.")
     return replace(own, knobs=TURBO_KNOBS, off=TURBO_OFF) if turbo else own
 
 

@@ -82,6 +82,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _blank(value: Any) -> Any:
+    """None for an empty box."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 def knob(default: Any, label: str, group: str, *, step: float = 0, empty: str = "", **limits: Any) -> Any:
     """One knob. `step` makes it a slider, `empty` says what an empty box means, `limits` go to pydantic."""
     return Field(default, title=label, json_schema_extra={"group": group, "step": step, "empty": empty}, **limits)
@@ -114,7 +119,9 @@ class Advanced(Frozen):
     shift: Real = knob(1.0, "Shift", "CFG schedule", ge=0.5, le=3, step=0.1)
     use_adg: bool = knob(False, "Use ADG", "CFG schedule")
 
-    bpm: Whole | None = knob(None, "BPM", "Music metadata", ge=30, le=300, empty="auto")
+    bpm: Annotated[Whole | None, BeforeValidator(_blank)] = knob(
+        None, "BPM", "Music metadata", ge=30, le=300, empty="auto"
+    )
     keyscale: Key = knob("", "Key / scale", "Music metadata", empty="auto")
     timesignature: Meter = knob("", "Time signature", "Music metadata")
     vocal_language: Language = knob("unknown", "Vocal language", "Music metadata")

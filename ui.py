@@ -45,7 +45,7 @@ def widget(k: Knob, default: Any, off: str = "") -> Any:
         return gr.Checkbox(**common)
     if k.step:
         return gr.Slider(k.low, k.high, step=k.step, **common)
-    if k.kind in ("int", "float"):
+    if k.kind in ("int", "float") and not k.empty:  # gradio's Number cannot be empty: it shows 0 and sends it
         return gr.Number(precision=0, **common)
     return gr.Textbox(placeholder=k.empty, **common)
 

@@ -21,7 +21,7 @@ KINDS = {"int": gr.Number, "float": gr.Slider, "bool": gr.Checkbox, "text": gr.T
 def test_each_knob_is_drawn_from_the_table(name: str) -> None:
     k = KNOBS[name]
     drawn = ui.widget(k, k.default)
-    expected = KINDS.get(k.kind, gr.Radio if len(k.choices) < 4 else gr.Dropdown)
+    expected = gr.Textbox if k.empty else KINDS.get(k.kind, gr.Radio if len(k.choices) < 4 else gr.Dropdown)
     assert isinstance(drawn, gr.Slider if k.step else expected)
     assert drawn.label == k.label and drawn.value == k.default and drawn.interactive and drawn.elem_id == name
     assert k.range in drawn.info

@@ -1,0 +1,280 @@
+"""The studio as programs meet it: gradio_client, plain HTTP and MCP against a served demo checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import served
+import soundfile
+from gradio_client import Client
+
+import modes
+from song import KNOBS, Advanced, LMOptions
+
+SONG = {"prompt": "lo-fi\u202e beat\x00", "duration_s": 10.5, "instrumental": True, "inference_steps": 8, "seed": 7}
+PATIENCE_S = 120  # a busy machine of two cores makes these songs in a fifth of it
+
+
+class Song(NamedTuple):
+    """What came back for one song. `told` are the outputs before the last."""
+
+    wav: bytes
+    metadata: dict[str, Any]
+    told: list[Any]
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
+    with served.studio(tmp_path_factory.mktemp("studio")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(studio: served.Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    downloads = str(tmp_path_factory.mktemp("downloads"))
+    visitor = Client(studio.url, download_files=downloads, verbose=False, analytics_enabled=False)
+    yield visitor
+    visitor.close()
+
+
+@pytest.fixture(scope="module")
+def songs(client: Client) -> dict[str, Song]:
+    """Five songs, asked for at once as five visitors would."""
+    asked = {
+        "first": {},
+        "again": {"use_adg": "false"},
+        "sde": {"infer_method": "sde"},
+        "sde again": {"infer_method": "sde"},
+        "sde other": {"infer_method": "sde", "seed": 8},
+    }
+    jobs = {name: client.submit(**{**SONG, **own}, api_name="/generate") for name, own in asked.items()}
+    made = {}
+    for name, job in jobs.items():
+        path, metadata = job.result(timeout=PATIENCE_S)
+        made[name] = Song(Path(path).read_bytes(), metadata, job.outputs()[:-1])
+    return made
+
+
+def call(studio: served.Served, body: str, path: str = "call/v2/generate") -> httpx.Response:
+    headers = {"content-type": "application/json"}
+    return httpx.post(f"{studio.url}/gradio_api/{path}", content=body, headers=headers, timeout=PATIENCE_S)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+def with_mcp(studio: served.Served, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+    """The answer of the studio's MCP server to `ask(session)`."""
+    pytest.importorskip("mcp", reason="the mcp extra is not installed")
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamable_http_client
+
+    async def talk() -> Any:
+        async with (
+            streamable_http_client(f"{studio.url}/gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            return await ask(session)
+
+    return asyncio.run(talk())
+
+
+def test_generate_is_the_one_endpoint(client: Client):
+    api = client.view_api(print_info=False, return_format="dict")
+    assert list(api["named_endpoints"]) == ["/generate"]
+    assert api["unnamed_endpoints"] == {}
+
+
+def test_its_parameters_are_the_controls_with_the_checkpoints_defaults(client: Client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    endpoint = client.view_api(print_info=False, return_format="dict")["named_endpoints"]["/generate"]
+    names = [p["parameter_name"] for p in endpoint["parameters"]]
+    assert names == ["prompt", "lyrics", "duration_s", "instrumental", *KNOBS]
+    assert len(names) == 4 + 21
+    optional = {
+        p["parameter_name"]: p["parameter_default"] for p in endpoint["parameters"] if p["parameter_has_default"]
+    }
+    expected = modes.defaults()
+    del expected["prompt"]
+    assert optional == expected
+    assert optional["guidance_scale"] == 3.0, "the demo checkpoint's own default"
+
+
+def test_a_song_is_48_khz_stereo_of_the_asked_length(songs: dict[str, Song]):
+    info = soundfile.info(io.BytesIO(songs["first"].wav))
+    assert (info.format, info.samplerate, info.channels) == ("WAV", 48_000, 2)
+    assert info.frames == 10.5 * 48_000
+
+
+def test_metadata_holds_everything_that_was_asked(songs: dict[str, Song]):
+    told = songs["first"].metadata
+    assert told["mode"] == "generate"
+    assert told["prompt"] == "lo-fi beat", "control and bidirectional characters are dropped"
+    assert told["seed"] == told["advanced"]["seed"] == 7
+    assert told["advanced"].keys() == Advanced.model_fields.keys()
+    assert told["lm"].keys() == LMOptions.model_fields.keys()
+    assert (len(told["advanced"]), len(told["lm"])) == (12, 9)
+    assert (told["duration_s"], told["instrumental"], told["advanced"]["inference_steps"]) == (10.5, True, 8)
+
+
+def test_metadata_names_the_model_and_the_times_by_phase(songs: dict[str, Song]):
+    told = songs["first"].metadata
+    model = told["model"]
+    assert (model["id"], model["revision"]) == ("demo", None)
+    assert model["device"] in ("cpu", "cuda", "mps") and model["dtype"] in ("float32", "bfloat16")
+    times = told["timings"]
+    phases = [times[name] for name in ("conditioning_s", "denoise_s", "decode_s")]
+    assert all(seconds > 0 for seconds in phases)
+    assert sum(phases) == pytest.approx(times["total_s"], abs=0.01)
+    assert times["per_step_s"] == pytest.approx(times["denoise_s"] / 8, abs=0.001)
+
+
+def test_progress_comes_by_step_before_the_song(songs: dict[str, Song]):
+    for song in songs.values():
+        files, told = zip(*song.told, strict=True)
+        steps = [event["step"] for event in told if event["of"] == 8]
+        assert steps == sorted(steps)  # a slow step is told more than once
+        assert set(steps) == set(range(9))
+        assert set(files) == {None}
+
+
+def test_the_same_seed_makes_the_same_file(songs: dict[str, Song]):
+    assert songs["first"].wav == songs["again"].wav
+    assert songs["sde"].wav == songs["sde again"].wav
+
+
+def test_sde_and_another_seed_change_the_song(songs: dict[str, Song]):
+    assert len({songs[name].wav for name in ("first", "sde", "sde other")}) == 3
+
+
+def test_a_checkbox_sent_as_the_word_false_is_off(songs: dict[str, Song]):
+    assert songs["again"].metadata["advanced"]["use_adg"] is False
+
+
+BAD_INPUT = {
+    "no words": ({"prompt": " "}, "Write a style prompt or some lyrics: the studio needs one of the two."),
+    "1 MB prompt": ({"prompt": "x" * 1_000_000}, "Style prompt may hold 512 characters; yours has 1,000,000."),
+    "long lyrics": ({"lyrics": "la " * 2000 + "!"}, "Lyrics may hold 4,096 characters; yours has 6,001."),
+    "no prompt": ({"prompt": None}, "Style prompt must be text up to 512 characters; it is empty."),
+    "half a step": ({"inference_steps": 27.5}, "Inference steps must be a whole number from 8 to 80; it is 27.5."),
+    "1e300 steps": ({"inference_steps": 1e300}, "Inference steps must be a whole number from 8 to 80; it is 1e+300."),
+    "true as a number": ({"seed": True}, "Seed must be a whole number from -1 to 4294967295; it is True."),
+    "the word NaN": ({"guidance_scale": "NaN"}, "Guidance scale (CFG) must be a number from 1 to 15; it is 'NaN'."),
+    "too long": ({"duration_s": 600.1}, "Duration (s) must be a number from 10 to 600; it is 600.1."),
+    "slow bpm": ({"bpm": 7}, "BPM must be a whole number from 30 to 300, empty = auto; it is 7."),
+    "maybe": ({"use_adg": "maybe"}, "Use ADG must be on or off; it is 'maybe'."),
+    "unknown method": ({"infer_method": "evil"}, "Inference method must be one of ode, sde; it is 'evil'."),
+    "interval backwards": (
+        {"cfg_interval_start": 0.8, "cfg_interval_end": 0.2},
+        "CFG interval start (0.8) must not be above CFG interval end (0.2).",
+    ),
+    "key with a tail": (
+        {"keyscale": "H minor; DROP"},
+        "Key / scale must be a key such as C major, F# minor or Am; it is 'H minor; DROP'.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_sentence_and_leaves_nothing(client: Client, studio: served.Served, case: str):
+    values, sentence = BAD_INPUT[case]
+    log_before = studio.log.stat().st_size
+    with pytest.raises(ValueError) as refused:
+        client.predict(**{"prompt": "calm piano", **values}, api_name="/generate")
+    assert str(refused.value) == sentence
+    assert studio.left_behind() == []
+    assert "Traceback" not in studio.log.read_text()[log_before:], "the log is for faults of ours"
+
+
+def test_a_nan_over_http_gets_the_same_sentence(studio: served.Served):
+    joined = call(studio, '{"prompt": "calm piano", "duration_s": NaN}')
+    event = joined.json()["event_id"]
+    told = httpx.get(f"{studio.url}/gradio_api/call/generate/{event}", timeout=PATIENCE_S).text
+    last = told.strip().rpartition("event: ")[2]
+    assert last.startswith("error")
+    assert (
+        json.loads(last.partition("data: ")[2])["error"] == "Duration (s) must be a number from 10 to 600; it is nan."
+    )
+
+
+def test_an_unknown_knob_is_named(client: Client, studio: served.Served):
+    with pytest.raises(TypeError, match="guidance_scal"):
+        client.predict(prompt="calm piano", guidance_scal=3, api_name="/generate")
+    refused = call(studio, '{"prompt": "calm piano", "guidance_scal": 3}')
+    assert refused.status_code == 422
+    assert refused.json() == {"error": "Parameter `guidance_scal` is not a valid key-word argument."}
+
+
+def test_a_missing_prompt_is_named(studio: served.Served):
+    refused = call(studio, "{}")
+    assert refused.status_code == 422
+    assert refused.json() == {"error": "No value provided for required argument: prompt"}
+
+
+def test_a_song_cannot_be_started_past_the_queue(studio: served.Served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    values = modes.defaults() | {"prompt": "calm piano", "inference_steps": 8}
+    refused = call(studio, json.dumps({"data": list(values.values())}), "run/generate")
+    assert refused.status_code == 404
+    assert "join the queue" in refused.text
+
+
+def test_a_cancelled_song_ends_and_the_next_is_served(client: Client, studio: served.Served):
+    long = client.submit(**{**SONG, "duration_s": 60, "inference_steps": 80}, api_name="/generate")
+    wait_until(lambda: any(told["step"] for _, told in long.outputs()))
+    assert len(studio.left_behind()) == 1
+    long.cancel()
+    assert long.status().code.name == "CANCELLED"
+    wait_until(lambda: studio.left_behind() == [], seconds=10)  # a fraction of what the song would still take
+    path, _ = client.predict(**SONG, api_name="/generate")
+    assert Path(path).is_file()
+
+
+@pytest.mark.parametrize("name", ["on_generate", "on_stop"])
+def test_what_the_buttons_do_is_closed_to_clients(client: Client, studio: served.Served, name: str):
+    with pytest.raises(ValueError, match="Cannot find a function"):
+        client.predict(api_name=f"/{name}")
+    assert call(studio, "{}", f"call/v2/{name}").is_error
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(served.ROOT / "app.py"), str(served.ROOT / "demo")])
+def test_files_of_the_machine_are_closed(studio: served.Served, path: str):
+    assert httpx.get(f"{studio.url}/gradio_api/file={path}").status_code == 403
+
+
+def test_mcp_offers_one_tool_that_explains_every_parameter(studio: served.Served):
+    (tool,) = with_mcp(studio, lambda session: session.list_tools()).tools
+    assert (tool.name, tool.description) == ("generate", "A song from words.")
+    parameters = tool.inputSchema["properties"]
+    assert list(parameters) == ["prompt", "lyrics", "duration_s", "instrumental", *KNOBS]
+    assert [name for name, known in parameters.items() if not known.get("description")] == []
+    assert "(8 to 80)" in parameters["inference_steps"]["description"]
+    assert tool.inputSchema["required"] == ["prompt"]
+
+
+def test_mcp_refuses_in_our_words(studio: served.Served):
+    answer = with_mcp(studio, lambda session: session.call_tool("generate", {"prompt": "calm piano", "bpm": 7}))
+    assert answer.isError
+    assert "BPM must be a whole number from 30 to 300, empty = auto; it is 7." in answer.content[0].text
+
+
+def test_mcp_makes_the_same_song(studio: served.Served, songs: dict[str, Song]):
+    answer = with_mcp(studio, lambda session: session.call_tool("generate", SONG))
+    assert not answer.isError, answer.content
+    link = re.search(r"http://127\.0\.0\.1:[^']+\.wav", answer.content[0].text)
+    assert link, "an agent fetches the song by its link"
+    assert httpx.get(link.group()).content == songs["first"].wav

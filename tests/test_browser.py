@@ -1,0 +1,276 @@
+"""The page as a musician meets it: Chromium on the served demo checkpoint, at 1440 and at 412 px.
+
+Every test also holds that no request leaves 127.0.0.1 and that the browser's console stays clean.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import served
+import soundfile
+from playwright.sync_api import Page, expect
+
+from settings import CHECKPOINTS
+from song import GROUPS, KNOBS
+
+pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
+
+SONG_MS = 120_000  # a busy machine of two cores takes a fifth of it
+MARKUP = "<img src=x onerror=window.x=1>"
+
+# Records what the page shows while a song is made: each line of the status, and the buttons beside it.
+RECORD = """
+window.seen = [];
+new MutationObserver(() => window.seen.push({
+    words: document.querySelector('#status p').innerText,
+    bar: document.querySelector('#status .bar')?.style.width || '',
+    generate: !document.querySelector('#generate').disabled,
+    stop: !document.querySelector('#stop').disabled,
+})).observe(document.querySelector('#status'), {subtree: true, childList: true, characterData: true});
+"""
+# Visible widgets that stick out of the window; a scroll bar alone would miss those in a clipped box.
+STICKING_OUT = """
+[...document.querySelectorAll('h1, p, button, input, textarea, label, .info-text, #player .controls, #metadata')]
+    .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)
+    .map(e => e.outerHTML.slice(0, 120))
+"""
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
+    with served.studio(tmp_path_factory.mktemp("studio")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with served.chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(studio: served.Served, browser: Any) -> Iterator[Callable[..., Page]]:
+    """Opens the studio in a fresh browser profile of a given width."""
+    outside, complaints, contexts = [], [], []
+
+    def note_request(request: Any) -> None:
+        if not request.url.startswith((studio.url, "data:", "blob:")):
+            outside.append(request.url)
+
+    def note_console(message: Any) -> None:
+        if message.type == "error":
+            complaints.append(message.text)
+
+    def open_page(width: int = 1440) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, locale="en-US")
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", note_request)
+        page.on("console", note_console)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(studio.url)
+        page.locator("#generate").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert outside == []
+    assert complaints == []
+
+
+def status(page: Page) -> Any:
+    return page.locator("#status p")
+
+
+def open_advanced(page: Page) -> None:
+    page.get_by_role("button", name="Advanced").click()
+    box(page, "seed").wait_for()
+
+
+def box(page: Page, name: str) -> Any:
+    """Where a control is typed into; of a slider, its number box."""
+    return page.locator(f"#{name} textarea, #{name} input").first
+
+
+def fill(page: Page, **values: Any) -> None:
+    for name, value in values.items():
+        box(page, name).fill(str(value))
+
+
+def wait_for_words(page: Page, words: str) -> None:
+    """Until the status tells of a song's progress or end; an error of the studio does not have to be waited out."""
+    told = status(page).filter(has_text=words)
+    told.or_(page.locator("#status").get_by_role("alert")).wait_for(timeout=SONG_MS)
+    expect(status(page)).to_contain_text(words)
+
+
+def assert_fits(page: Page, width: int) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(STICKING_OUT) == []
+
+
+def assert_ready(page: Page) -> None:
+    expect(page.locator("#generate")).to_be_enabled()
+    expect(page.locator("#stop")).to_be_disabled()
+
+
+@pytest.mark.parametrize("width", [1440, 412])
+def test_from_a_prompt_to_a_song(visit: Callable[..., Page], tmp_path: Path, width: int):
+    page = visit(width)
+    expect(page.locator("#studio-header")).to_contain_text("Demo model · ")
+    expect(page.locator("#studio-header")).to_contain_text("instrumental sketches. On a GPU the studio sings.")
+    assert_ready(page)
+    expect(page.locator("#download")).to_be_disabled()
+    assert_fits(page, width)
+    open_advanced(page)
+    assert_fits(page, width)
+    fill(page, prompt="bossa nova, acoustic guitar", duration_s=12, inference_steps=8, seed=42)
+
+    page.evaluate(RECORD)
+    page.locator("#generate").click()
+    wait_for_words(page, "seed 42")
+    steps = [seen for seen in page.evaluate("window.seen") if " of 8" in seen["words"]]
+    assert len({seen["words"] for seen in steps}) >= 2
+    assert len({seen["bar"] for seen in steps}) >= 2
+    assert {(seen["generate"], seen["stop"]) for seen in steps} == {(False, True)}
+    assert any("s left" in seen["words"] for seen in steps)
+    assert_ready(page)
+
+    play = page.locator("#player").get_by_role("button", name="Play", exact=True)
+    expect(page.locator("#player #duration")).to_have_text("0:12")
+    play.click()
+    expect(page.locator("#player").get_by_role("button", name="Pause", exact=True)).to_be_visible()
+    expect(page.locator("#player #time")).not_to_have_text("0:00")
+
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    assert download.value.suggested_filename.endswith(".wav")
+    download.value.save_as(tmp_path / "song.wav")
+    info = soundfile.info(tmp_path / "song.wav")
+    assert (info.format, info.samplerate, info.channels, info.frames) == ("WAV", 48_000, 2, 12 * 48_000)
+
+    assert re.search(r'"seed"\s*:\s*42\b', page.locator("#metadata").inner_text())
+    assert_fits(page, width)
+
+
+def test_examples_fill_prompt_tempo_and_key(visit: Callable[..., Page]):
+    page = visit()
+    for position, (label, prompt, bpm, key) in enumerate(CHECKPOINTS["demo"].examples):
+        page.get_by_role("button", name=label, exact=True).click()
+        expect(box(page, "prompt")).to_have_value(prompt)
+        if position == 0:
+            open_advanced(page)  # only now: what was filled while it was closed must show
+        expect(box(page, "bpm")).to_have_value(str(bpm))
+        expect(box(page, "keyscale")).to_have_value(key)
+
+
+def test_advanced_shows_every_knob_with_its_range_and_why_it_is_off(visit: Callable[..., Page]):
+    page = visit()
+    open_advanced(page)
+    assert len(KNOBS) == 21
+    words = [word for g in GROUPS for word in (g, *(k.label for k in KNOBS.values() if k.group == g))]
+    lines = [line.strip() for line in page.locator("#advanced").inner_text().splitlines()]
+    assert [line for line in lines if line in words] == words, "each group's title, then its knobs"
+    off = [name for name, k in KNOBS.items() if k.group == "5Hz LM"]
+    assert len(off) == 9
+    for name, k in KNOBS.items():
+        row = page.locator(f"#advanced #{name}")
+        expect(row).to_be_visible()
+        expect(row).to_contain_text(k.label)
+        if k.range:
+            expect(row.locator(".info-text")).to_contain_text(f"({k.range})")
+        if name in off:
+            expect(box(page, name)).to_be_disabled()
+            expect(row).to_contain_text("needs the planner")
+        else:
+            expect(box(page, name)).to_be_enabled()
+            expect(row).not_to_contain_text("needs the planner")
+
+
+def test_looking_into_advanced_changes_nothing(visit: Callable[..., Page]):
+    page = visit()
+    open_advanced(page)
+    expect(box(page, "bpm")).to_have_value("")
+    expect(box(page, "seed")).to_have_value("-1")
+    fill(page, prompt="calm piano", inference_steps=8)
+    page.locator("#generate").click()
+    wait_for_words(page, "seed")
+    assert re.search(r'"bpm"\s*:\s*null', page.locator("#metadata").inner_text())
+
+
+def test_stop_ends_a_song_soon_and_the_next_one_works(visit: Callable[..., Page], studio: served.Served):
+    page = visit()
+    open_advanced(page)
+    fill(page, prompt="calm piano", duration_s=60, inference_steps=80, seed=1, bpm=80)
+    page.locator("#generate").click()
+    wait_for_words(page, "of 80")
+    page.locator("#stop").click()
+    expect(status(page)).to_have_text("Stopped. Nothing was kept.")
+    assert_ready(page)
+    until = time.monotonic() + 10  # a fraction of what the song would still take
+    while studio.left_behind():
+        assert time.monotonic() < until, "the song went on after Stop"
+        page.wait_for_timeout(100)
+    expect(status(page)).to_have_text("Stopped. Nothing was kept.")
+    expect(page.get_by_text("Error", exact=True).filter(visible=True)).to_have_count(0)
+
+    fill(page, duration_s=10, inference_steps=8, seed=2)
+    page.locator("#generate").click()
+    wait_for_words(page, "seed 2")
+    assert_ready(page)
+
+
+def test_no_words_at_all_gives_one_sentence(visit: Callable[..., Page], studio: served.Served):
+    page = visit()
+    page.locator("#generate").click()
+    alert = page.locator("#status").get_by_role("alert")
+    expect(alert).to_have_text("Write a style prompt or some lyrics: the studio needs one of the two.")
+    expect(alert).to_be_visible()
+    assert_ready(page)
+    assert "Traceback" not in page.content()
+    assert studio.left_behind() == []
+
+
+def test_a_cleared_seed_box_is_named(visit: Callable[..., Page]):
+    page = visit()
+    open_advanced(page)
+    fill(page, prompt="calm piano", seed="")
+    page.locator("#generate").click()
+    expect(page.get_by_role("alert")).to_have_text("Seed must be a whole number from -1 to 4294967295; it is empty.")
+    assert_ready(page)
+
+
+def test_markup_is_text_everywhere(visit: Callable[..., Page]):
+    page = visit()
+    open_advanced(page)
+    fill(page, prompt=MARKUP, lyrics=MARKUP, inference_steps=8)
+    page.locator("#generate").click()
+    wait_for_words(page, "seed")
+    expect(page.locator("#metadata")).to_contain_text(MARKUP)
+    fill(page, keyscale=MARKUP)
+    page.locator("#generate").click()
+    expect(page.get_by_role("alert")).to_contain_text(f"it is '{MARKUP}'.")
+    assert page.locator("img[src='x']").count() == 0
+    assert page.evaluate("window.x") is None
+
+
+def test_only_tabs_that_work_are_shown(visit: Callable[..., Page]):
+    page = visit()
+    assert page.get_by_role("tab").all_inner_texts() == ["Generate"]
+
+
+def test_the_keyboard_reaches_generate(visit: Callable[..., Page]):
+    page = visit()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.locator("#generate").evaluate("button => button === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Write a style prompt")
