@@ -18,7 +18,17 @@ from typing import Any
 
 import ace_pipeline
 import checkpoints
-from errors import Failure, GpuAborted, GpuBusy, QuotaError, Stopped, StudioError, as_failure, in_our_words
+from errors import (
+    Failure,
+    GpuAborted,
+    GpuBusy,
+    QuotaError,
+    Stopped,
+    StudioError,
+    as_failure,
+    in_our_words,
+    out_of_memory,
+)
 from settings import Checkpoint, checkpoint_for, read
 from song import Progress, SongRequest, Sound
 
@@ -132,9 +142,9 @@ def _sing(request: SongRequest, report: Any, put: Any) -> None:
 def _free_memory(error: BaseException) -> None:
     """After running out of memory, give back what the failed song held, so that the next one finds room."""
     torch = sys.modules.get("torch")
-    if torch and type(error).__name__ == "OutOfMemoryError":
+    if torch and out_of_memory(error):
         error.__traceback__ = None  # its frames hold the song's tensors
-        torch.cuda.empty_cache()
+        getattr(torch.get_device_module(), "empty_cache", lambda: None)()  # torch.cuda, torch.mps; torch.cpu has none
 
 
 def sing(request: SongRequest) -> Iterator[Progress | Sound]:
@@ -146,7 +156,7 @@ def sing(request: SongRequest) -> Iterator[Progress | Sound]:
         yield from _attempt(request, 1.0)
     except GpuAborted:
         log.warning("GPU task aborted within %d s; trying once more", gpu_seconds(request))
-        yield Progress("The GPU stopped early. Trying once more with twice the time")
+        yield Progress("The GPU stopped early. Trying once more with more time")
         yield from _attempt(request, 2.0)
 
 

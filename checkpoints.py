@@ -10,13 +10,18 @@ from typing import Any
 
 from errors import EngineMissing, in_our_words, out_of_memory
 from random_checkpoint import XL_SFT, build
-from settings import DEMO_FOLDER, Checkpoint
+from settings import DEMO_FOLDER, Checkpoint, read
 
 log = logging.getLogger("ace.checkpoints")
 
 
 def device() -> str:
-    """The best device of this machine: "cuda", "mps" or "cpu"."""
+    """The best device of this machine: "cuda", "mps" or "cpu".
+
+    On ZeroGPU torch is not asked: its CUDA is emulated in the main thread alone.
+    """
+    if read().zero_gpu:
+        return "cuda"
     import torch
 
     if torch.cuda.is_available():

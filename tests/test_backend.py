@@ -279,7 +279,9 @@ def test_out_of_memory_gives_the_memory_back_before_the_next_song(use: Any, monk
             still_held.append(held[0]() is not None)
 
     class Torch:
-        cuda = Cuda
+        @staticmethod
+        def get_device_module() -> type[Cuda]:
+            return Cuda
 
     def fill() -> None:
         tensor = Tensor()

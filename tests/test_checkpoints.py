@@ -105,6 +105,12 @@ def test_the_best_device_is_chosen(cuda: bool, mps: bool, best: str, monkeypatch
     assert checkpoints.device() == best
 
 
+def test_on_zero_gpu_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    assert checkpoints.device() == "cuda"
+
+
 def test_gpus_work_in_bfloat16_and_processors_in_float32() -> None:
     assert checkpoints.dtype_for("cuda") == torch.bfloat16
     assert checkpoints.dtype_for("cpu") == torch.float32
