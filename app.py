@@ -33,37 +33,38 @@ def studio() -> Any:
     import checkpoints
     import ui
 
-    row = backend.checkpoint()
-    blocks, page = ui.build(row, checkpoints.device(), modes.defaults(), modes.unavailable())
-    outputs = [page.status, page.player, page.download, page.metadata, page.generate, page.stop]
+    blocks, page = ui.build(backend.checkpoint(), checkpoints.device(), modes.defaults(), modes.unavailable())
 
-    def buttons(running: bool) -> tuple[Any, Any]:
-        return gr.Button(interactive=not running), gr.Button(interactive=running)
-
-    def nothing(line: str, running: bool) -> tuple[Any, ...]:
-        return line, None, gr.DownloadButton(value=None, interactive=False), None, *buttons(running)
+    def nothing(line: str) -> tuple[Any, ...]:
+        return line, None, gr.DownloadButton(value=None, interactive=False), None
 
     def on_generate(*values: Any) -> Iterator[tuple[Any, ...]]:
-        yield nothing(ui.status("Starting"), running=True)
+        yield nothing(ui.running("Starting"))
         try:
             with modes.scratch() as folder:
                 for event in modes.told(modes.generate(dict(zip(page.inputs, values, strict=True)), folder)):
                     if isinstance(event, Take):
                         file = gr.DownloadButton(value=event.path, interactive=True)
-                        done = ui.status(modes.summary(event))
-                        yield done, event.path, file, dict(event.metadata), *buttons(running=False)
+                        yield ui.status(modes.summary(event)), event.path, file, dict(event.metadata)
                     else:
-                        yield ui.progress(event), *[gr.skip()] * 5
+                        yield ui.progress(event), *[gr.skip()] * 3
         except StudioError as error:
-            yield nothing(ui.status(str(error), error=True), running=False)
-
-    def on_stop() -> tuple[Any, ...]:
-        return ui.status("Stopped. Nothing was kept."), *buttons(running=False)
+            yield nothing(ui.status(str(error), error=True))
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    buttons = [page.status, page.generate, page.stop]
     with blocks:
-        running = page.generate.click(on_generate, list(page.inputs.values()), outputs, **quiet, **GPU_QUEUE)
-        page.stop.click(on_stop, None, [page.status, page.generate, page.stop], queue=False, cancels=[running], **quiet)
+        # What the browser does at once, before the queue and after the end: finished, failed or stopped.
+        page.generate.click(None, None, buttons, js=ui.BEFORE, **quiet)
+        song = page.generate.click(
+            on_generate,
+            list(page.inputs.values()),
+            [page.status, page.player, page.download, page.metadata],
+            **quiet,
+            **GPU_QUEUE,
+        )
+        song.then(None, page.status, buttons, js=ui.AFTER, **quiet)
+        page.stop.click(None, cancels=[song], **quiet)
         for button, filled in page.examples:
             targets = [page.inputs[name] for name in filled]
             button.click(lambda filled=filled: list(filled.values()), None, targets, queue=False, **quiet)

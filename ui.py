@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -135,11 +136,16 @@ def header(row: Checkpoint, device: str) -> str:
     return f'<h1>ACE Music Studio</h1><p class="model">{model}</p><p>{html.escape(row.note)}</p>'
 
 
-def status(words: str, share: float | None = None, error: bool = False) -> str:
+def status(words: str, share: float | None = None, error: bool = False, kind: str = "done") -> str:
     """The status line: words as text, never markup, with a bar when `share` (0 to 1) is known."""
-    role = ' role="alert" class="error"' if error else ' role="status"'
+    role, kind = ("alert", "error") if error else ("status", kind)
     bar = "" if share is None else f'<div class="track"><div class="bar" style="width:{share:.1%}"></div></div>'
-    return f"<p{role}>{html.escape(words)}</p>{bar}"
+    return f'<p role="{role}" class="{kind}">{html.escape(words)}</p>{bar}'
+
+
+def running(words: str, share: float | None = None) -> str:
+    """The status line while a song is on its way; `AFTER` knows it by its class."""
+    return status(words, share, kind="running")
 
 
 def progress(event: Progress) -> str:
@@ -150,4 +156,13 @@ def progress(event: Progress) -> str:
         share = event.step / event.of
     if event.left_s is not None:
         words += f" · about {math.ceil(event.left_s)} s left"
-    return status(words, share)
+    return running(words, share)
+
+
+# Both run in the browser: outputs are the status line, Generate and Stop. A line that still says running when the song's
+# event has ended belongs to a song that was stopped.
+_BUTTON = "{__type__: 'update', interactive: %s}"
+BEFORE = f"() => [{json.dumps(running('Waiting for your turn'))}, {_BUTTON % 'false'}, {_BUTTON % 'true'}]"
+AFTER = f"""line => [
+  line.includes('class="running"') ? {json.dumps(status("Stopped. Nothing was kept."))} : line,
+  {_BUTTON % "true"}, {_BUTTON % "false"}]"""

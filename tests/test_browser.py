@@ -227,6 +227,28 @@ def test_stop_ends_a_song_soon_and_the_next_one_works(visit: Callable[..., Page]
     assert_ready(page)
 
 
+def test_a_second_visitor_waits_may_leave_the_queue_and_is_served(visit: Callable[..., Page]):
+    first, second = visit(), visit()
+    for page, seed in ((first, 1), (second, 2)):
+        open_advanced(page)
+        fill(page, prompt="calm piano", duration_s=20, seed=seed)
+    first.locator("#generate").click()
+    wait_for_words(first, "step")
+    second.locator("#generate").click()
+    expect(status(second)).to_have_text("Waiting for your turn")
+    expect(second.locator("#generate")).to_be_disabled()
+    second.locator("#stop").click()
+    expect(status(second)).to_have_text("Stopped. Nothing was kept.")
+    assert_ready(second)
+
+    second.locator("#generate").click()
+    expect(status(second)).to_have_text("Waiting for your turn")
+    wait_for_words(first, "seed 1")
+    wait_for_words(second, "seed 2")
+    assert_ready(first)
+    assert_ready(second)
+
+
 def test_no_words_at_all_gives_one_sentence(visit: Callable[..., Page], studio: served.Served):
     page = visit()
     page.locator("#generate").click()
