@@ -28,9 +28,10 @@ docs: .venv/local
 	touch $@
 
 # Browser tests need a Chromium; where apt cannot give one they are skipped, and say so.
+APT := $(if $(filter 0,$(shell id -u)),,sudo -n) apt-get --quiet=2
+
 .venv/test: .venv/local
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
-	  apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium; } || \
+	@command -v chromium >/dev/null || { $(APT) update && $(APT) install --yes chromium; } || \
 	  echo 'No Chromium, and apt cannot install one here: the browser tests will be skipped.'
 	touch $@

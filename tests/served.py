@@ -27,9 +27,10 @@ CHROMIUM_FLAGS = (
 
 @dataclass(frozen=True)
 class Served:
-    """A running studio. `scratch` is where its requests work, `log` what it printed."""
+    """A running studio. `scratch` is where its requests work, `log` what it printed, `pid` its main process."""
 
     url: str
+    pid: int
     scratch: Path
     log: Path
 
@@ -39,26 +40,27 @@ class Served:
 
 
 @contextmanager
-def studio(folder: Path, **environment: str) -> Iterator[Served]:
-    """Serve the demo checkpoint, with all its files under `folder`, until the block ends."""
+def studio(folder: Path, script: str = "app.py", **environment: str) -> Iterator[Served]:
+    """Serve the demo checkpoint by a script of the repository, with all its files under `folder`, until the block ends."""
     port, log = _free_port(), folder / "studio.log"
     own = {
         "ACE_MODEL": "demo",
         "ACE_PORT": str(port),
         "TMPDIR": str(folder),
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
     }
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "app.py"],
+            [sys.executable, script],
             cwd=ROOT,
             env={**os.environ, **own, **environment},
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    served = Served(f"http://127.0.0.1:{port}", folder / "ace-studio", log)
+    served = Served(f"http://127.0.0.1:{port}", process.pid, folder / "ace-studio", log)
     try:
         _wait_for(served, process)
         yield served

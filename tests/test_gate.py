@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
+import served
 from gradio_client import Client
 from gradio_client.client import Job
 from gradio_client.exceptions import AppError
@@ -29,7 +27,6 @@ from backend import ZERO_GPU_ERRORS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ZeroGPU and its package are for Linux only")
 
-ROOT = Path(__file__).resolve().parent.parent
 STEPS = 8
 
 
@@ -46,10 +43,8 @@ class Gate:
     """A served studio behind the gate, with all that can be seen of it from outside."""
 
     device: ZeroDevice
-    process: subprocess.Popen
-    url: str
+    studio: served.Served
     engine_log: Path
-    studio_log: Path
     client: Client
 
     def submit(self, prompt: str = "tone", seed: int = 1, client: Client | None = None) -> Job:
@@ -78,48 +73,25 @@ def gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp(request.param)
     # A Space's: `spaces` cannot read every form that this machine's own may have.
     (folder / "cgroup").write_text("0::/space\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with ZeroDevice(request.param) as device, (folder / "studio.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("gate_app.py")],
-            cwd=folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "TMPDIR": str(folder),
-                "ACE_PORT": str(port),
-                "GATE_LOG": str(folder / "engine.log"),
-                "SPACES_ZERO_GPU": "true",
-                "SPACES_ZERO_DEVICE_API_URL": device.url,
-                "ZEROGPU_PROC_SELF_CGROUP_PATH": str(folder / "cgroup"),
-            },
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}/"
-            wait_until(lambda: process.poll() is not None or answers(url), seconds=60)
-            assert process.poll() is None, (folder / "studio.log").read_text()
-            with closing(visitor(url, folder)) as client:
-                yield Gate(device, process, url, folder / "engine.log", folder / "studio.log", client)
-        finally:
-            with suppress(ProcessLookupError):  # the group: workers outlive a parent that is ended by a signal
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    log = folder / "engine.log"
+    with (
+        ZeroDevice(request.param) as device,
+        served.studio(
+            folder,
+            "tests/gate_app.py",
+            GATE_LOG=str(log),
+            SPACES_ZERO_GPU="true",
+            SPACES_ZERO_DEVICE_API_URL=device.url,
+            ZEROGPU_PROC_SELF_CGROUP_PATH=str(folder / "cgroup"),
+        ) as studio,
+        closing(visitor(studio.url, folder)) as client,
+    ):
+        yield Gate(device, studio, log, client)
 
 
 def visitor(url: str, folder: Path, **headers: str) -> Client:
     """Someone who uses the public endpoint."""
     return Client(url, verbose=False, download_files=folder, headers=headers, analytics_enabled=False)
-
-
-def answers(url: str) -> bool:
-    with suppress(httpx.TransportError):
-        return httpx.get(url).is_success
-    return False
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
@@ -182,7 +154,7 @@ def test_unforeseen_error_shows_only_a_code_and_the_log_holds_the_rest(gate: Gat
         r"Something went wrong in the studio \(incident ([0-9a-f]{8})\)\. Please try again\.", str(caught.value)
     )
     assert shown
-    logged = gate.studio_log.read_text().split(f"incident {shown[1]}")[1]
+    logged = gate.studio.log.read_text().split(f"incident {shown[1]}")[1]
     assert "Traceback" in logged and "LookupError: tensor 0x7f in /secret/folder" in logged
 
 
@@ -190,7 +162,7 @@ def test_second_visitor_waits_and_is_served(gate: Gate, tmp_path: Path) -> None:
     first = gate.submit("slow", seed=71)
     next(iter(first))
     assert not gate.events("end", seed=71)  # its progress comes while it is made
-    with closing(visitor(gate.url, tmp_path)) as friend:
+    with closing(visitor(gate.studio.url, tmp_path)) as friend:
         second = gate.submit("tone", seed=72, client=friend)
         assert second.result(timeout=30)[1]["seed"] == 72
     assert first.result(timeout=30)[1]["seed"] == 71
@@ -251,11 +223,11 @@ def test_refusal_is_told_in_our_words_before_the_engine_works(
 
 def test_visitor_pays_with_their_own_quota_and_their_token_is_not_logged(gate: Gate, tmp_path: Path) -> None:
     token = "e30.e30.c2VjcmV0"
-    with closing(visitor(gate.url, tmp_path, **{"x-ip-token": token})) as friend:
+    with closing(visitor(gate.studio.url, tmp_path, **{"x-ip-token": token})) as friend:
         gate.submit(seed=121, client=friend).result(timeout=30)
 
     assert gate.device.leases[-1].visitor == token
-    assert token not in gate.studio_log.read_text()
+    assert token not in gate.studio.log.read_text()
 
 
 def test_engine_is_built_once_in_the_main_process_and_workers_reuse_it(gate: Gate) -> None:
@@ -263,7 +235,7 @@ def test_engine_is_built_once_in_the_main_process_and_workers_reuse_it(gate: Gat
     gate.sing(seed=22)
 
     first, second = (gate.events("song", seed=seed)[0].pid for seed in (21, 22))
-    assert gate.events("build") == [("build", gate.process.pid, 0)]
+    assert gate.events("build") == [("build", gate.studio.pid, 0)]
     assert gate.engine_log.read_text().startswith("build")
-    assert gate.process.pid not in (first, second)
+    assert gate.studio.pid not in (first, second)
     assert (first == second) == (gate.device.policy == "keep")
