@@ -24,7 +24,8 @@ class Checkpoint:
     """One row of what differs between song models.
 
     `source` is a Hub id or a folder. `knobs` are the defaults that this checkpoint wants instead of the table's;
-    `off` maps knobs that cannot act on it to the reason. `size_gb` is the download, 0 when there is none.
+    `off` maps knobs that cannot act on it to the reason, `hints` controls that act otherwise than their tooltip says to what
+    they do. `size_gb` is the download, 0 when there is none.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Checkpoint:
     covers: bool = True  # has the audio tokenizer that Cover needs
     knobs: Mapping[str, float] = field(default_factory=dict)
     off: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
     examples: tuple[tuple[str, str, int | None, str], ...] = ()  # label, prompt, bpm, key
 
 
@@ -85,6 +87,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         source=str(DEMO_FOLDER),
         duration_s=10,
         knobs={"guidance_scale": 3.0},
+        hints=dict.fromkeys(
+            ("lyrics", "instrumental", "vocal_language"), "The demo model does not sing: a nudge at most."
+        ),
         note="Demo model: instrumental sketches. On a GPU the studio sings.",
         examples=SKETCHES,
     ),

@@ -14,7 +14,7 @@ import gradio as gr
 import theme
 from settings import Checkpoint
 from song import GROUPS, KNOBS, TIME_SIGNATURES, Generate, Knob, Progress, fields_of
-from tooltips import TIPS, tip
+from tooltips import tip
 
 PLACE = {"cuda": "NVIDIA GPU", "mps": "Apple GPU", "cpu": "CPU"}
 IDLE = "Describe a song and press Generate."
@@ -34,9 +34,14 @@ class Page:
     metadata: Any = None
 
 
-def widget(k: Knob, default: Any, off: str = "") -> Any:
+def words(k: Knob, row: Checkpoint) -> str:
+    """The tooltip of a control, with what the loaded checkpoint makes of it."""
+    return f"{tip(k)} {row.hints.get(k.name, '')}".strip()
+
+
+def widget(k: Knob, default: Any, info: str, off: str = "") -> Any:
     """The widget for a control, chosen by its kind. `off` disables it and says why."""
-    info = f"Off: {off}. {tip(k)}" if off else tip(k)
+    info = f"Off: {off}. {info}" if off else info
     common = {"label": k.label, "info": info, "value": default, "interactive": not off, "elem_id": k.name}
     if k.kind == "choice" and len(k.choices) < 4:
         return gr.Radio(list(k.choices), **common)
@@ -51,7 +56,7 @@ def widget(k: Knob, default: Any, off: str = "") -> Any:
     return gr.Textbox(placeholder=k.empty, **common)
 
 
-def advanced(page: Page, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
+def advanced(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
     """The Advanced panel: the 21 knobs in their four groups, closed."""
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         for group in GROUPS:
@@ -60,7 +65,7 @@ def advanced(page: Page, given: Mapping[str, Any], off: Mapping[str, str]) -> No
             for pair in (knobs[i : i + 2] for i in range(0, len(knobs), 2)):
                 with gr.Row():
                     for k in pair:
-                        page.inputs[k.name] = widget(k, given[k.name], off.get(k.name, ""))
+                        page.inputs[k.name] = widget(k, given[k.name], words(k, row), off.get(k.name, ""))
 
 
 def generate_tab(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
@@ -71,7 +76,7 @@ def generate_tab(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Map
             k = own["prompt"]
             page.inputs[k.name] = gr.Textbox(
                 label=k.label,
-                info=tip(k),
+                info=words(k, row),
                 lines=2,
                 elem_id=k.name,
                 placeholder=row.examples[0][1] if row.examples else "",
@@ -79,22 +84,22 @@ def generate_tab(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Map
             _examples(page, row)
             k = own["lyrics"]
             page.inputs[k.name] = gr.Textbox(
-                label=k.label, info=tip(k), lines=6, elem_id=k.name, placeholder="[verse]\n...\n\n[chorus]\n..."
+                label=k.label, info=words(k, row), lines=6, elem_id=k.name, placeholder="[verse]\n...\n\n[chorus]\n..."
             )
             with gr.Row():
                 k = own["duration_s"]
                 page.inputs[k.name] = gr.Slider(
-                    k.low, k.high, given[k.name], step=1, label=k.label, info=tip(k), elem_id=k.name
+                    k.low, k.high, given[k.name], step=1, label=k.label, info=words(k, row), elem_id=k.name
                 )
                 k = own["instrumental"]
                 page.inputs[k.name] = gr.Radio(
                     [("With vocals", False), ("Instrumental", True)],
                     value=given[k.name],
                     label="Vocal mode",
-                    info=TIPS[k.name],
+                    info=words(k, row),
                     elem_id=k.name,
                 )
-            advanced(page, given, off)
+            advanced(page, row, given, off)
             with gr.Row():
                 page.generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=4)
                 page.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1)

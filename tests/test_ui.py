@@ -20,7 +20,7 @@ KINDS = {"int": gr.Number, "float": gr.Slider, "bool": gr.Checkbox, "text": gr.T
 @pytest.mark.parametrize("name", KNOBS)
 def test_each_knob_is_drawn_from_the_table(name: str) -> None:
     k = KNOBS[name]
-    drawn = ui.widget(k, k.default)
+    drawn = ui.widget(k, k.default, ui.words(k, CHECKPOINTS["xl-sft"]))
     expected = gr.Textbox if k.empty else KINDS.get(k.kind, gr.Radio if len(k.choices) < 4 else gr.Dropdown)
     assert isinstance(drawn, gr.Slider if k.step else expected)
     assert drawn.label == k.label and drawn.value == k.default and drawn.interactive and drawn.elem_id == name
@@ -32,8 +32,16 @@ def test_each_knob_is_drawn_from_the_table(name: str) -> None:
 
 
 def test_a_knob_that_cannot_act_is_disabled_with_the_reason() -> None:
-    drawn = ui.widget(KNOBS["thinking"], True, "needs the planner")
+    drawn = ui.widget(KNOBS["thinking"], True, "Plans.", "needs the planner")
     assert not drawn.interactive and drawn.info.startswith("Off: needs the planner.")
+
+
+def test_the_demo_says_that_it_does_not_sing() -> None:
+    _, page = ui.build(CHECKPOINTS["demo"], "cpu", GIVEN, {})
+    for name in ("lyrics", "instrumental", "vocal_language"):
+        assert "The demo model does not sing" in page.inputs[name].info
+    _, page = ui.build(CHECKPOINTS["xl-sft"], "cuda", GIVEN, {})
+    assert not [name for name, drawn in page.inputs.items() if "demo" in drawn.info]
 
 
 def test_inputs_stand_in_the_order_of_the_endpoint() -> None:
