@@ -23,7 +23,7 @@ import ace_pipeline
 import checkpoints
 from sampler import Guide, Schedule
 from settings import checkpoint_for, read
-from song import Generate
+from song import KNOBS, Generate
 
 PROMPT = "bright synth pop, female voice, warm pads, driving drums"
 LYRICS = "[verse]\nCity lights are calling me\n[chorus]\nWe run until the morning\n"
@@ -55,8 +55,8 @@ def matmul_rate(engine: ace_pipeline.Engine) -> float:
 
     size = 8192 if engine.device == "cuda" else 2048
     a, b = (torch.randn(size, size, device=engine.device).to(engine.pipe.transformer.dtype) for _ in range(2))
-    seconds = median(lambda: a @ b, engine, runs=5)
-    return 2 * size**3 / seconds
+    seconds = [timed(engine, lambda: a @ b) for _ in range(6)]
+    return 2 * size**3 / statistics.median(seconds[1:])  # the first warms up
 
 
 def flops_per_step(engine: ace_pipeline.Engine, asked: Generate) -> int:
@@ -79,17 +79,13 @@ def flops_per_step(engine: ace_pipeline.Engine, asked: Generate) -> int:
     return counter.get_total_flops()
 
 
-def median(work: Callable[[], Any], engine: ace_pipeline.Engine, runs: int) -> float:
-    """Median seconds of `work` after one warm-up, the device waited for."""
+def timed(engine: ace_pipeline.Engine, work: Callable[[], Any]) -> float:
+    """Seconds of `work`, the device waited for."""
+    engine.sync()
+    begun = time.perf_counter()
     work()
-    taken = []
-    for _ in range(runs):
-        engine.sync()
-        begun = time.perf_counter()
-        work()
-        engine.sync()
-        taken.append(time.perf_counter() - begun)
-    return statistics.median(taken)
+    engine.sync()
+    return time.perf_counter() - begun
 
 
 def peak_gib(device: str) -> float:
@@ -132,13 +128,8 @@ def against_stock(engine: ace_pipeline.Engine, asked: Generate, runs: int) -> fl
     """Median ratio of our seconds to stock's over pairs whose order alternates."""
     ratios = []
     for turn in range(runs + 1):
-        taken = {}
-        for work in (ours, stock) if turn % 2 else (stock, ours):
-            engine.sync()
-            begun = time.perf_counter()
-            work(engine, asked)
-            engine.sync()
-            taken[work] = time.perf_counter() - begun
+        order = (ours, stock) if turn % 2 else (stock, ours)
+        taken = {work: timed(engine, lambda work=work: work(engine, asked)) for work in order}
         ratios.append(taken[ours] / taken[stock])
     return statistics.median(ratios[1:])  # the first pair warms up
 
@@ -174,7 +165,7 @@ def main() -> None:
     engine.sync()
     loaded = time.perf_counter() - begun
     rate = matmul_rate(engine)
-    guidance = checkpoint.knobs.get("guidance_scale", 7.0)
+    guidance = checkpoint.knobs.get("guidance_scale", KNOBS["guidance_scale"].default)
     print(machine(device))
     print(
         f"{checkpoint.name}, loaded in {loaded:.1f} s; matmul {rate / 1e12:.1f} TFLOP/s; {asked.steps} steps, CFG {guidance:g}\n"
