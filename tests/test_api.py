@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import re
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import pytest
 import served
 import soundfile
 from gradio_client import Client
+from waiting import wait_until
 
 import modes
 from song import KNOBS, Advanced, LMOptions
@@ -67,13 +67,6 @@ def songs(client: Client) -> dict[str, Song]:
 def call(studio: served.Served, body: str, path: str = "call/v2/generate") -> httpx.Response:
     headers = {"content-type": "application/json"}
     return httpx.post(f"{studio.url}/gradio_api/{path}", content=body, headers=headers, timeout=PATIENCE_S)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, f"not within {seconds} s"
-        time.sleep(0.05)
 
 
 def with_mcp(studio: served.Served, ask: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -235,7 +228,7 @@ def test_a_song_cannot_be_started_past_the_queue(studio: served.Served, monkeypa
 
 def test_a_cancelled_song_ends_and_the_next_is_served(client: Client, studio: served.Served):
     long = client.submit(**{**SONG, "duration_s": 60, "inference_steps": 80}, api_name="/generate")
-    wait_until(lambda: any(told["step"] for _, told in long.outputs()))
+    wait_until(lambda: any(told["step"] for _, told in long.outputs()), PATIENCE_S)
     assert len(studio.left_behind()) == 1
     long.cancel()
     assert long.status().code.name == "CANCELLED"

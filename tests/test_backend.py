@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from waiting import wait_until
 
 import ace_pipeline
 import backend
@@ -110,13 +111,6 @@ def raises(error: BaseException) -> Callable[[], None]:
         raise error
 
     return act
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 5) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
 
 
 # One engine
