@@ -39,17 +39,16 @@ def studio() -> Any:
         return line, None, gr.DownloadButton(value=None, interactive=False), None
 
     def on_generate(*values: Any) -> Iterator[tuple[Any, ...]]:
-        yield nothing(ui.running("Starting"))
+        yield nothing(ui.status("Starting", "running"))
         try:
-            with modes.scratch() as folder:
-                for event in modes.told(modes.generate(dict(zip(page.inputs, values, strict=True)), folder)):
-                    if isinstance(event, Take):
-                        file = gr.DownloadButton(value=event.path, interactive=True)
-                        yield ui.status(modes.summary(event)), event.path, file, dict(event.metadata)
-                    else:
-                        yield ui.progress(event), *[gr.skip()] * 3
+            for event in modes.run(modes.generate, dict(zip(page.inputs, values, strict=True))):
+                if isinstance(event, Take):
+                    file = gr.DownloadButton(value=event.path, interactive=True)
+                    yield ui.status(modes.summary(event)), event.path, file, dict(event.metadata)
+                else:
+                    yield ui.progress(event), *[gr.skip()] * 3
         except StudioError as error:
-            yield nothing(ui.status(str(error), error=True))
+            yield nothing(ui.status(str(error), "error"))
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     buttons = [page.status, page.generate, page.stop]
@@ -72,8 +71,8 @@ def studio() -> Any:
     return blocks
 
 
-def serve(blocks: Any, **launch: Any) -> Any:
-    """Launch the page. `launch` goes to Gradio as it is."""
+def serve(blocks: Any) -> None:
+    """Serve the page until stopped."""
     import importlib.util
 
     from fastapi import Request
@@ -88,7 +87,7 @@ def serve(blocks: Any, **launch: Any) -> Any:
         return JSONResponse({"error": str(error).split(" Please click")[0]}, status_code=422)
 
     settings = read()
-    return blocks.queue(max_size=settings.queue_size, api_open=False).launch(
+    blocks.queue(max_size=settings.queue_size, api_open=False).launch(
         server_name=settings.host,
         server_port=settings.port,
         theme=theme.theme(),
@@ -100,7 +99,6 @@ def serve(blocks: Any, **launch: Any) -> Any:
         max_file_size="60mb",
         mcp_server=importlib.util.find_spec("mcp") is not None,
         app_kwargs={"exception_handlers": {TypeError: unknown_name}},
-        **launch,
     )
 
 

@@ -7,7 +7,6 @@ out of a mode, for gradio_client, plain HTTP and MCP.
 from __future__ import annotations
 
 import inspect
-import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -19,10 +18,8 @@ import audio_io
 import backend
 from errors import StudioError, in_our_words
 from settings import VERSION, read
-from song import KNOBS, Generate, Knob, Progress, SongRequest, Sound, Take, fields_of, recipe
+from song import KNOBS, Generate, Progress, SongRequest, Sound, Take, controls, recipe
 from tooltips import tip
-
-log = logging.getLogger("ace.modes")
 
 NO_PLANNER = "needs the planner"
 Handler = Callable[[Mapping[str, Any], Path], Iterator[Progress | Take]]
@@ -33,11 +30,6 @@ def defaults(request: type[SongRequest] = Generate) -> dict[str, Any]:
     row = backend.checkpoint()
     table = {name: k.default for name, k in controls(request).items()}
     return table | {"duration_s": row.duration_s} | dict(row.knobs)
-
-
-def controls(request: type[SongRequest] = Generate) -> dict[str, Knob]:
-    """Every control of a mode in the order of its public endpoint: the mode's own, then the 21 knobs."""
-    return fields_of(request) | KNOBS
 
 
 def unavailable() -> dict[str, str]:
@@ -92,10 +84,11 @@ def summary(song: Take) -> str:
     return " · ".join([words, *made["warnings"]])
 
 
-def told(events: Iterator[Any]) -> Iterator[Any]:
-    """The same events, with every error as a StudioError."""
+def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Progress | Take]:
+    """A handler's events, with a folder that is gone when they end, and with every error as a StudioError."""
     try:
-        yield from events
+        with scratch() as folder:
+            yield from handler(values, folder)
     except StudioError:
         raise
     except Exception as error:
@@ -115,13 +108,12 @@ def endpoint(mode: type[SongRequest], handler: Handler) -> Callable[..., Iterato
 
     def call(*values: Any) -> Iterator[tuple[Any, dict]]:
         try:
-            with scratch() as folder:
-                for event in told(handler(dict(zip(known, values, strict=True)), folder)):
-                    if isinstance(event, Take):
-                        file = FileData(path=event.path, meta={"_type": "gradio.FileData"})
-                        yield file.model_dump(), dict(event.metadata)
-                    else:
-                        yield None, {"phase": event.phase, "step": event.step, "of": event.of}
+            for event in run(handler, dict(zip(known, values, strict=True))):
+                if isinstance(event, Take):
+                    file = FileData(path=event.path, meta={"_type": "gradio.FileData"})
+                    yield file.model_dump(), dict(event.metadata)
+                else:
+                    yield None, {"phase": event.phase, "step": event.step, "of": event.of}
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 

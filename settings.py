@@ -1,4 +1,4 @@
-"""What this machine and its owner decide: checkpoints, limits, addresses. Read once from the environment."""
+"""What this machine and its owner decide: checkpoints, limits, addresses. Parsed from the environment."""
 
 from __future__ import annotations
 

@@ -87,8 +87,11 @@ def _blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def knob(default: Any, label: str, group: str, *, step: float = 0, empty: str = "", **limits: Any) -> Any:
-    """One knob. `step` makes it a slider, `empty` says what an empty box means, `limits` go to pydantic."""
+def knob(default: Any, label: str, group: str = "", *, step: float = 0, empty: str = "", **limits: Any) -> Any:
+    """One control; the 21 knobs have a group, a mode's own have none.
+
+    `step` makes it a slider, `empty` says what an empty box means, `limits` go to pydantic.
+    """
     return Field(default, title=label, json_schema_extra={"group": group, "step": step, "empty": empty}, **limits)
 
 
@@ -184,19 +187,19 @@ def _knob_of(name: str, info: Any) -> Knob:
     parts = [info.annotation] if is_choice else list(get_args(info.annotation) or [info.annotation])
     base = get_args(parts[0])[0] if get_origin(parts[0]) is Annotated else parts[0]
     limits = {k: getattr(m, k) for m in info.metadata for k in ("ge", "le", "max_length") if hasattr(m, k)}
-    extra = info.json_schema_extra or {}
+    extra = info.json_schema_extra
     return Knob(
         name=name,
         label=info.title,
-        group=extra.get("group", ""),
+        group=extra["group"],
         kind="choice" if is_choice else {int: "int", float: "float", bool: "bool", str: "text"}[base],
         default=info.get_default(),
         type=base | None if type(None) in parts else base,
         low=limits.get("ge"),
         high=limits.get("le", limits.get("max_length")),
-        step=extra.get("step", 0),
+        step=extra["step"],
         choices=get_args(info.annotation) if is_choice else (),
-        empty=extra.get("empty", ""),
+        empty=extra["empty"],
     )
 
 
@@ -206,8 +209,13 @@ def fields_of(model: type[BaseModel]) -> dict[str, Knob]:
 
 
 KNOBS: dict[str, Knob] = {
-    name: k for g in GROUPS for name, k in (fields_of(Advanced) | fields_of(LMOptions)).items() if k.group == g
+    k.name: k for g in GROUPS for model in (Advanced, LMOptions) for k in fields_of(model).values() if k.group == g
 }
+
+
+def controls(request: type[SongRequest]) -> dict[str, Knob]:
+    """Every control of a mode in the order of its public endpoint: the mode's own, then the 21 knobs."""
+    return fields_of(request) | KNOBS
 
 
 class SongRequest(Frozen):
@@ -215,8 +223,8 @@ class SongRequest(Frozen):
 
     mode: ClassVar[str]
 
-    prompt: Text = Field("", title="Style prompt", max_length=PROMPT_LIMIT)
-    lyrics: Text = Field("", title="Lyrics", max_length=LYRICS_LIMIT)
+    prompt: Text = knob("", "Style prompt", max_length=PROMPT_LIMIT)
+    lyrics: Text = knob("", "Lyrics", max_length=LYRICS_LIMIT)
     advanced: Advanced = Advanced()
     lm: LMOptions = LMOptions()
 
@@ -227,7 +235,7 @@ class SongRequest(Frozen):
         `defaults` are the loaded checkpoint's own knob defaults. Raises KnobError or TextError with one sentence that
         names the control and its limit.
         """
-        known = fields_of(cls) | KNOBS
+        known = controls(cls)
         for name in values.keys() - known.keys():
             near = difflib.get_close_matches(str(name), known, 1)
             hint = f"Did you mean {near[0]}?" if near else ""
@@ -249,8 +257,8 @@ class Generate(SongRequest):
 
     mode: ClassVar[str] = "generate"
 
-    duration_s: Real = Field(30, title="Duration (s)", ge=DURATION_RANGE[0], le=DURATION_RANGE[1])
-    instrumental: bool = Field(False, title="Instrumental")
+    duration_s: Real = knob(30, "Duration (s)", step=1, ge=DURATION_RANGE[0], le=DURATION_RANGE[1])
+    instrumental: bool = knob(False, "Instrumental")
 
     @model_validator(mode="after")
     def _words(self) -> Self:

@@ -40,8 +40,6 @@ COLOURS = {
     "button_secondary_border_color": GREY,
     "button_secondary_text_color": PALE,
     "checkbox_background_color": BLACK,
-    "checkbox_check": CHECK,
-    "radio_circle": DOT,
     "checkbox_background_color_selected": WHITE,
     "checkbox_border_color": GREY,
     "checkbox_border_color_selected": WHITE,
@@ -79,10 +77,11 @@ def theme() -> Any:
         font_mono=[mono, "ui-monospace", "monospace"],
     )
     # The studio is dark whatever the system prefers, so both of Gradio's colour modes get the same values.
-    drawn = ("checkbox_check", "radio_circle")  # these two know no dark variant
-    both = COLOURS | {f"{name}_dark": value for name, value in COLOURS.items() if name not in drawn}
     return base.set(
-        **both,
+        **COLOURS,
+        **{f"{name}_dark": value for name, value in COLOURS.items()},
+        checkbox_check=CHECK,
+        radio_circle=DOT,
         block_border_width="0px",
         block_shadow="none",
         block_title_text_weight="700",

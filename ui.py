@@ -13,7 +13,7 @@ import gradio as gr
 
 import theme
 from settings import Checkpoint
-from song import GROUPS, KNOBS, TIME_SIGNATURES, Generate, Knob, Progress, fields_of
+from song import GROUPS, KNOBS, TIME_SIGNATURES, Generate, Knob, Progress, controls, fields_of
 from tooltips import tip
 
 PLACE = {"cuda": "NVIDIA GPU", "mps": "Apple GPU", "cpu": "CPU"}
@@ -39,10 +39,10 @@ def words(k: Knob, row: Checkpoint) -> str:
     return f"{tip(k)} {row.hints.get(k.name, '')}".strip()
 
 
-def widget(k: Knob, default: Any, info: str, off: str = "") -> Any:
-    """The widget for a control, chosen by its kind. `off` disables it and says why."""
+def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
+    """The widget for a control, chosen by its kind. `off` disables it and says why; `look` goes to the widget."""
     info = f"Off: {off}. {info}" if off else info
-    common = {"label": k.label, "info": info, "value": default, "interactive": not off, "elem_id": k.name}
+    common = {"label": k.label, "info": info, "value": default, "interactive": not off, "elem_id": k.name, **look}
     if k.kind == "choice" and len(k.choices) < 4:
         return gr.Radio(list(k.choices), **common)
     if k.kind == "choice":
@@ -53,7 +53,7 @@ def widget(k: Knob, default: Any, info: str, off: str = "") -> Any:
         return gr.Slider(k.low, k.high, step=k.step, **common)
     if k.kind in ("int", "float") and not k.empty:  # gradio's Number cannot be empty: it shows 0 and sends it
         return gr.Number(precision=0, **common)
-    return gr.Textbox(placeholder=k.empty, **common)
+    return gr.Textbox(**{"placeholder": k.empty, **common})
 
 
 def advanced(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
@@ -71,26 +71,17 @@ def advanced(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Mapping
 def generate_tab(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
     """Words on the left, the take on the right; one below the other on a phone."""
     own = fields_of(Generate)
+
+    def draw(name: str, **look: Any) -> None:
+        page.inputs[name] = widget(own[name], given[name], words(own[name], row), **look)
+
     with gr.Row(equal_height=False):
         with gr.Column(scale=6):
-            k = own["prompt"]
-            page.inputs[k.name] = gr.Textbox(
-                label=k.label,
-                info=words(k, row),
-                lines=2,
-                elem_id=k.name,
-                placeholder=row.examples[0][1] if row.examples else "",
-            )
+            draw("prompt", lines=2, placeholder=row.examples[0][1] if row.examples else "")
             _examples(page, row)
-            k = own["lyrics"]
-            page.inputs[k.name] = gr.Textbox(
-                label=k.label, info=words(k, row), lines=6, elem_id=k.name, placeholder="[verse]\n...\n\n[chorus]\n..."
-            )
+            draw("lyrics", lines=6, placeholder="[verse]\n...\n\n[chorus]\n...")
             with gr.Row():
-                k = own["duration_s"]
-                page.inputs[k.name] = gr.Slider(
-                    k.low, k.high, given[k.name], step=1, label=k.label, info=words(k, row), elem_id=k.name
-                )
+                draw("duration_s")
                 k = own["instrumental"]
                 page.inputs[k.name] = gr.Radio(
                     [("With vocals", False), ("Instrumental", True)],
@@ -131,7 +122,7 @@ def build(row: Checkpoint, device: str, given: Mapping[str, Any], off: Mapping[s
         gr.HTML(header(row, device), elem_id="studio-header")
         with gr.Tabs(), gr.Tab("Generate", id="generate-tab"):
             generate_tab(page, row, given, off)
-    page.inputs = {name: page.inputs[name] for name in fields_of(Generate) | KNOBS}
+    page.inputs = {name: page.inputs[name] for name in controls(Generate)}
     return blocks, page
 
 
@@ -141,16 +132,14 @@ def header(row: Checkpoint, device: str) -> str:
     return f'<h1>ACE Music Studio</h1><p class="model">{model}</p><p>{html.escape(row.note)}</p>'
 
 
-def status(words: str, share: float | None = None, error: bool = False, kind: str = "done") -> str:
-    """The status line: words as text, never markup, with a bar when `share` (0 to 1) is known."""
-    role, kind = ("alert", "error") if error else ("status", kind)
+def status(words: str, kind: str = "done", share: float | None = None) -> str:
+    """The status line: words as text, never markup, with a bar when `share` (0 to 1) is known.
+
+    `kind` is done, running or error; `AFTER` knows a running song by it.
+    """
+    role = "alert" if kind == "error" else "status"
     bar = "" if share is None else f'<div class="track"><div class="bar" style="width:{share:.1%}"></div></div>'
     return f'<p role="{role}" class="{kind}">{html.escape(words)}</p>{bar}'
-
-
-def running(words: str, share: float | None = None) -> str:
-    """The status line while a song is on its way; `AFTER` knows it by its class."""
-    return status(words, share, kind="running")
 
 
 def progress(event: Progress) -> str:
@@ -161,13 +150,13 @@ def progress(event: Progress) -> str:
         share = event.step / event.of
     if event.left_s is not None:
         words += f" · about {math.ceil(event.left_s)} s left"
-    return running(words, share)
+    return status(words, "running", share)
 
 
 # Both run in the browser: outputs are the status line, Generate and Stop. A line that still says running when the song's
 # event has ended belongs to a song that was stopped.
 _BUTTON = "{__type__: 'update', interactive: %s}"
-BEFORE = f"() => [{json.dumps(running('Waiting for your turn'))}, {_BUTTON % 'false'}, {_BUTTON % 'true'}]"
+BEFORE = f"() => [{json.dumps(status('Waiting for your turn', 'running'))}, {_BUTTON % 'false'}, {_BUTTON % 'true'}]"
 AFTER = f"""line => [
   line.includes('class="running"') ? {json.dumps(status("Stopped. Nothing was kept."))} : line,
   {_BUTTON % "true"}, {_BUTTON % "false"}]"""

@@ -58,7 +58,7 @@ def events(blocks: Any) -> dict[str, Any]:
 
 
 def press_generate(blocks: Any, **values: Any) -> Iterator[tuple[Any, ...]]:
-    """What the page is told from a press of Generate on: (status, player, download, metadata, generate, stop)."""
+    """What the page is told from a press of Generate on: (status, player, download, metadata)."""
     given = modes.defaults() | {"prompt": "calm piano", "inference_steps": 8, **values}
     return events(blocks)["on_generate"].fn(*given.values())
 

@@ -104,11 +104,11 @@ def test_unusable_output_leaves_no_file(samples: np.ndarray, tmp_path: Path) -> 
 
 
 def test_unforeseen_errors_get_an_incident_code() -> None:
-    def broken() -> Iterator[Progress]:
+    def broken(values: dict, folder: Path) -> Iterator[Progress]:
         yield Progress("Denoising")
         raise ZeroDivisionError("secret path /home/x")
 
-    events = modes.told(broken())
+    events = modes.run(broken, WORDS)
     next(events)
     with pytest.raises(EngineFault, match=r"incident [0-9a-f]{8}") as caught:
         next(events)
@@ -180,7 +180,7 @@ def test_a_full_disk_costs_the_file_and_nothing_else(monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as during:
         during.setattr(audio_io, "write_wav", full)
-        with pytest.raises(StudioError, match="disk is full"), modes.scratch() as folder:
-            list(modes.generate(WORDS, folder))
+        with pytest.raises(StudioError, match="disk is full"):
+            list(modes.run(modes.generate, WORDS))
     assert list((tmp_path / "scratch").iterdir()) == []
     assert isinstance(list(modes.generate(WORDS, tmp_path))[-1], Take)

@@ -71,7 +71,7 @@ def test_the_header_says_model_place_and_what_to_expect() -> None:
 
 
 def test_the_status_line_is_text_never_markup() -> None:
-    drawn = ui.status("<img src=x onerror=alert(1)>", error=True)
+    drawn = ui.status("<img src=x onerror=alert(1)>", "error")
     assert "<img" not in drawn and 'role="alert"' in drawn
 
 
