@@ -3,7 +3,8 @@
     StudioError
     ├─ InputError        the user can fix it
     │  ├─ KnobError      a control holds a value it cannot hold
-    │  └─ TextError      a prompt or lyrics that cannot be used
+    │  ├─ TextError      a prompt or lyrics that cannot be used
+    │  └─ AudioError     a recording that cannot be used
     ├─ WaitError         the user can wait
     │  ├─ QuotaError     no GPU time left, or more asked for than allowed
     │  ├─ GpuBusy        no GPU came free, or the queue is full
@@ -52,6 +53,10 @@ class KnobError(InputError):
 
 class TextError(InputError):
     """A prompt or lyrics that cannot be used."""
+
+
+class AudioError(InputError):
+    """A recording that cannot be used."""
 
 
 class WaitError(StudioError):

@@ -24,7 +24,7 @@ class Checkpoint:
     """One row of what differs between song models.
 
     `source` is a Hub id or a folder. `knobs` are the defaults that this checkpoint wants instead of the table's;
-    `off` maps knobs that cannot act on it to the reason, `hints` controls that act otherwise than their tooltip says to what
+    `off` maps knobs that cannot act on it to the reason, `lacks` what it cannot do at all ("cover", "flow_edit"), `hints` controls that act otherwise than their tooltip says to what
     they do. `size_gb` is the download, 0 when there is none.
     """
 
@@ -36,7 +36,7 @@ class Checkpoint:
     size_gb: float = 0.0
     duration_s: int = 30
     random: bool = False
-    covers: bool = True  # has the audio tokenizer that Cover needs
+    lacks: Mapping[str, str] = field(default_factory=dict)
     knobs: Mapping[str, float] = field(default_factory=dict)
     off: Mapping[str, str] = field(default_factory=dict)
     hints: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +46,8 @@ class Checkpoint:
 NO_GUIDANCE = "turbo has guidance built in"
 TURBO_KNOBS = {"inference_steps": 8, "shift": 3.0, "guidance_scale": 1.0}
 TURBO_OFF = dict.fromkeys(("guidance_scale", "cfg_interval_start", "cfg_interval_end", "use_adg"), NO_GUIDANCE)
+TURBO_LACKS = {"flow_edit": "This model cannot morph a song: it has guidance built in. XL SFT can."}
+SINGS_NOT = "The demo model does not sing: a nudge at most."
 SONGS = (
     ("Synth pop", "bright synth pop, female voice, warm pads, driving drums", 118, "A minor"),
     ("Folk ballad", "intimate folk ballad, male voice, fingerpicked guitar, soft strings", 84, "G major"),
@@ -75,9 +77,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         source="ACE-Step/acestep-v15-xl-turbo-diffusers",
         revision="200ba991ae448051e14b0183157e35c2d27c9fb0",
         size_gb=11.1,
-        covers=False,
         knobs=TURBO_KNOBS,
         off=TURBO_OFF,
+        lacks={"cover": "This model cannot cover a song: it has no audio tokenizer. XL SFT can.", **TURBO_LACKS},
         note="Sings in 8 steps. Quicker and less varied than SFT.",
         examples=SONGS,
     ),
@@ -87,9 +89,11 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         source=str(DEMO_FOLDER),
         duration_s=10,
         knobs={"guidance_scale": 3.0},
-        hints=dict.fromkeys(
-            ("lyrics", "instrumental", "vocal_language"), "The demo model does not sing: a nudge at most."
-        ),
+        hints={
+            **dict.fromkeys(("lyrics", "instrumental", "vocal_language"), SINGS_NOT),
+            **dict.fromkeys(("source_lyrics", "target_lyrics", "keep_words"), SINGS_NOT),
+            "cover_strength": "The demo model's covers are loose: it hears a song's outline, hardly its notes.",
+        },
         note="Demo model: instrumental sketches. On a GPU the studio sings.",
         examples=SKETCHES,
     ),
@@ -167,7 +171,7 @@ def checkpoint_for(model: str, device: str) -> Checkpoint:
     else:
         known = ", ".join(CHECKPOINTS)
         raise SettingError(f"ACE_MODEL must be one of {known}, a Hub id or a folder; it is {model!r}.")
-    return replace(own, knobs=TURBO_KNOBS, off=TURBO_OFF) if turbo else own
+    return replace(own, knobs=TURBO_KNOBS, off=TURBO_OFF, lacks=TURBO_LACKS) if turbo else own
 
 
 def _folder(model: str) -> Path | None:

@@ -1,112 +1,31 @@
-"""What a song is asked for with: the 21 knobs, declared once, and the requests that carry them.
+"""What a song is asked for with: the 21 knobs, declared once, and the request of each mode.
 
-Everything that draws, checks, names or documents a knob reads it from `KNOBS`, which is read from the two models
-`Advanced` and `LMOptions`. A request is frozen and cannot be wrong: `parse` is the only door.
+Everything that draws, checks, names or documents a control reads it from `controls(request)`. A request is frozen and
+cannot be wrong: `parse` is the only door.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
 import secrets
-import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ValidationError, model_validator
 
-from errors import KnobError, TextError
+from errors import AudioError, InputError, KnobError, TextError
+from fields import SEED_MAX, Frozen, Key, Knob, Language, Meter, Real, Retakes, Text, Whole, blank, fields_of, knob
+from sound import SAMPLE_RATE
 
-SAMPLE_RATE = 48_000  # Hz, everywhere inside the studio
-LATENT_RATE = 25  # latent frames per second: 48,000 Hz / hop 1,920
 PROMPT_LIMIT = 512  # characters, the model's own documented limit
 LYRICS_LIMIT = 4096  # characters, likewise
 DURATION_RANGE = (10, 600)  # seconds
-SEED_MAX = 2**32 - 1
 INSTRUMENTAL = "[Instrumental]"  # what the model reads in place of lyrics
-
+PAIRS = {  # what is wrong with a control that takes pairs
+    "regions": "Regions must be up to 16 pairs of start and end in seconds, such as [[12.5, 20]].",
+    "retakes": "Retakes must be up to 16 pairs of a seed and a variance from 0 to 1, such as [[-1, 0.3]].",
+}
 GROUPS = ("Diffusion", "CFG schedule", "5Hz LM", "Music metadata")
-LANGUAGES = (
-    "unknown en zh ja ko es fr de it pt ru "
-    "ar az bg bn ca cs da el fa fi he hi hr ht hu id is la lt ms ne nl no "
-    "pa pl ro sa sk sr sv sw ta te th tl tr uk ur vi yue"
-).split()
-TIME_SIGNATURES = {"": "auto", "2": "2/4", "3": "3/4", "4": "4/4", "6": "6/8"}
-
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_SPECIAL = re.compile(r"<\|[^<>]{0,40}?\|>")  # <|endoftext|> in a caption would end it for the text encoder
-# Bidirectional overrides, isolates and marks, zero-width space, word joiner, byte order mark. The zero-width joiners
-# stay: Persian and Indic scripts and emoji need them.
-_INVISIBLE = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF])
-_KEY = re.compile(r"([A-Ga-g])\s*(#|♯|sharp|b|♭|flat)?\s*((?i:major|minor|maj|min)|M|m)?", re.ASCII)
-
-
-def clean(text: Any) -> Any:
-    """Text as it may travel: NFC, line ends as \\n, no control, surrogate, bidirectional or special-token text.
-
-    Anything that is not a string is returned as it came, for pydantic to refuse.
-    """
-    if not isinstance(text, str):
-        return text
-    text = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE)
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    text = _SPECIAL.sub("", text).replace("<|", "< |")  # removing a token may join another: that one is broken instead
-    return unicodedata.normalize("NFC", text).strip()
-
-
-def _key(text: Any) -> Any:
-    """A key as the model was taught it: "F#m" → "F# minor"."""
-    text = clean(text)
-    if text == "":
-        return text
-    if not isinstance(text, str) or not (match := _KEY.fullmatch(text)):
-        raise PydanticCustomError("key", "a key such as C major, F# minor or Am")
-    note, accidental, mode = match.groups()
-    accidental = {None: "", "♯": "#", "sharp": "#", "♭": "b", "flat": "b"}.get(accidental, accidental)
-    minor = mode == "m" or (mode or "").lower().startswith("min")
-    return f"{note.upper()}{accidental} {'minor' if minor else 'major'}"
-
-
-def _meter(value: Any) -> Any:
-    """A time signature as the model was taught it: 4, "4/4" → "4"."""
-    text = str(value).strip() if isinstance(value, (str, int)) else value
-    return next((code for code, name in TIME_SIGNATURES.items() if code and text == name), text)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers only from numbers and their text: pydantic would read True as 1."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "a number")
-    return value
-
-
-def _blank(value: Any) -> Any:
-    """None for an empty box."""
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def knob(default: Any, label: str, group: str = "", *, step: float = 0, empty: str = "", **limits: Any) -> Any:
-    """One control; the 21 knobs have a group, a mode's own have none.
-
-    `step` makes it a slider, `empty` says what an empty box means, `limits` go to pydantic.
-    """
-    return Field(default, title=label, json_schema_extra={"group": group, "step": step, "empty": empty}, **limits)
-
-
-Whole = Annotated[int, BeforeValidator(_plain)]
-Real = Annotated[float, BeforeValidator(_plain)]
-Text = Annotated[str, Strict(), BeforeValidator(clean)]
-Key = Annotated[str, BeforeValidator(_key)]
-Meter = Annotated[Literal[tuple(TIME_SIGNATURES)], BeforeValidator(_meter)]
-Language = Literal[tuple(LANGUAGES)]
-
-
-class Frozen(BaseModel):
-    """Frozen, closed to unknown names, closed to NaN and infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Advanced(Frozen):
@@ -122,7 +41,7 @@ class Advanced(Frozen):
     shift: Real = knob(1.0, "Shift", "CFG schedule", ge=0.5, le=3, step=0.1)
     use_adg: bool = knob(False, "Use ADG", "CFG schedule")
 
-    bpm: Annotated[Whole | None, BeforeValidator(_blank)] = knob(
+    bpm: Annotated[Whole | None, BeforeValidator(blank)] = knob(
         None, "BPM", "Music metadata", ge=30, le=300, empty="auto"
     )
     keyscale: Key = knob("", "Key / scale", "Music metadata", empty="auto")
@@ -151,89 +70,36 @@ class LMOptions(Frozen):
     lm_negative_prompt: Text = knob("NO USER INPUT", "LM negative prompt", "5Hz LM", max_length=PROMPT_LIMIT)
 
 
-@dataclass(frozen=True)
-class Knob:
-    """What a page, a document or an error needs to know of one field. `kind` is int, float, bool, text or choice."""
-
-    name: str
-    label: str
-    group: str
-    kind: str
-    default: Any
-    type: Any
-    low: float | None = None
-    high: float | None = None
-    step: float = 0
-    choices: tuple[str, ...] = ()
-    empty: str = ""
-
-    @property
-    def range(self) -> str:
-        """The range in words, for tooltips, errors and documents: "30 to 300, empty = auto"."""
-        words = ""
-        if self.choices:
-            words = ", ".join(c or "empty" for c in self.choices) if len(self.choices) < 9 else "one of the list"
-        elif self.kind == "bool":
-            words = "on or off"
-        elif self.kind == "text" and self.high:
-            words = f"up to {self.high:,.0f} characters"
-        elif self.kind in ("int", "float"):
-            words = f"{self.low:g} to {self.high:.10g}"
-        return ", ".join(filter(None, (words, f"empty = {self.empty}" if self.empty else "")))
-
-
-def _knob_of(name: str, info: Any) -> Knob:
-    is_choice = get_origin(info.annotation) is Literal
-    parts = [info.annotation] if is_choice else list(get_args(info.annotation) or [info.annotation])
-    base = get_args(parts[0])[0] if get_origin(parts[0]) is Annotated else parts[0]
-    limits = {k: getattr(m, k) for m in info.metadata for k in ("ge", "le", "max_length") if hasattr(m, k)}
-    extra = info.json_schema_extra
-    return Knob(
-        name=name,
-        label=info.title,
-        group=extra["group"],
-        kind="choice" if is_choice else {int: "int", float: "float", bool: "bool", str: "text"}[base],
-        default=info.get_default(),
-        type=base | None if type(None) in parts else base,
-        low=limits.get("ge"),
-        high=limits.get("le", limits.get("max_length")),
-        step=extra["step"],
-        choices=get_args(info.annotation) if is_choice else (),
-        empty=extra["empty"],
-    )
-
-
-def fields_of(model: type[BaseModel]) -> dict[str, Knob]:
-    """The titled fields of a model, in order."""
-    return {name: _knob_of(name, info) for name, info in model.model_fields.items() if info.title}
-
-
 KNOBS: dict[str, Knob] = {
     k.name: k for g in GROUPS for model in (Advanced, LMOptions) for k in fields_of(model).values() if k.group == g
 }
 
 
 def controls(request: type[SongRequest]) -> dict[str, Knob]:
-    """Every control of a mode in the order of its public endpoint: the mode's own, then the 21 knobs."""
-    return fields_of(request) | KNOBS
+    """Every control of a mode in the order of its public endpoint: the mode's own, the 21 knobs, what stands last."""
+    own = fields_of(request)
+    return {n: k for n, k in own.items() if not k.last} | KNOBS | {n: k for n, k in own.items() if k.last}
 
 
 class SongRequest(Frozen):
-    """What every mode is asked with. Build one with `parse`."""
+    """What every mode is asked with. Build one with `parse`.
+
+    Besides its controls a request tells the engine what to make of them: `task`, `sung`,
+    `seconds`, `passes` and so on.
+    """
 
     mode: ClassVar[str]
 
-    prompt: Text = knob("", "Style prompt", max_length=PROMPT_LIMIT)
-    lyrics: Text = knob("", "Lyrics", max_length=LYRICS_LIMIT)
     advanced: Advanced = Advanced()
     lm: LMOptions = LMOptions()
+    retakes: Retakes = knob((), "Retakes", last=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Self:
-        """A request from flat values, as a page or an API sends them, with a random seed resolved.
+        """A request from flat values, as a page or an API sends them, recordings as AudioClip, random seeds resolved.
 
-        `defaults` are the loaded checkpoint's own knob defaults. Raises KnobError or TextError with one sentence that
-        names the control and its limit.
+        `defaults` are the loaded checkpoint's own knob defaults. Raises KnobError, TextError or AudioError with one
+        sentence that names the control and its limit.
         """
         known = controls(cls)
         for name in values.keys() - known.keys():
@@ -243,13 +109,63 @@ class SongRequest(Frozen):
         given = {**(defaults or {}), **values}
         try:
             advanced = Advanced.model_validate({n: v for n, v in given.items() if n in Advanced.model_fields})
-            if advanced.seed == -1:
-                advanced = advanced.model_copy(update={"seed": secrets.randbelow(SEED_MAX + 1)})
             lm = LMOptions.model_validate({n: v for n, v in given.items() if n in LMOptions.model_fields})
             own = {n: v for n, v in given.items() if n not in KNOBS}
-            return cls.model_validate({**own, "advanced": advanced, "lm": lm})
+            return cls.model_validate({**own, "advanced": advanced, "lm": lm})._settled()
         except ValidationError as error:
             raise _sentence(error, known) from None
+
+    def _settled(self) -> Self:
+        """With every -1 drawn, and with retakes that change nothing (0) or everything (1) resolved into the seed."""
+        draw = SEED_MAX + 1
+        seed, turns = self.advanced.seed, []
+        for other, variance in ((self.advanced.seed, 1.0), *self.retakes):
+            other = secrets.randbelow(draw) if other == -1 else other
+            if variance == 1:
+                seed, turns = other, []
+            elif variance > 0:
+                turns.append((other, variance))
+        advanced = self.advanced.model_copy(update={"seed": seed})
+        return self.model_copy(update={"advanced": advanced, "retakes": tuple(turns)})
+
+    @property
+    def task(self) -> str:
+        """What the model is told to do, by diffusers' name."""
+        return "text2music"
+
+    @property
+    def sung(self) -> str:
+        """The lyrics as the model reads them."""
+        raise NotImplementedError
+
+    @property
+    def seconds(self) -> float:
+        """The length of what the engine makes."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """The same in samples."""
+        return round(self.seconds * SAMPLE_RATE)
+
+    @property
+    def lead(self) -> int:
+        """How many samples before the song's first one the engine makes."""
+        return 0
+
+    @property
+    def passes(self) -> float:
+        """Forwards in a step, on average over the steps; guidance doubles them all."""
+        return 1.0
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Controls that cannot act as the others are set, each with the reason."""
+        return {}
+
+    def heard(self) -> tuple[Self, int]:
+        """This request with no more of the source than the engine has to hear, and the sample where that begins."""
+        return self, 0
 
 
 class Generate(SongRequest):
@@ -257,6 +173,8 @@ class Generate(SongRequest):
 
     mode: ClassVar[str] = "generate"
 
+    prompt: Text = knob("", "Style prompt", max_length=PROMPT_LIMIT)
+    lyrics: Text = knob("", "Lyrics", max_length=LYRICS_LIMIT)
     duration_s: Real = knob(30, "Duration (s)", step=1, ge=DURATION_RANGE[0], le=DURATION_RANGE[1])
     instrumental: bool = knob(False, "Instrumental")
 
@@ -273,11 +191,20 @@ class Generate(SongRequest):
         """The lyrics as the model reads them."""
         return INSTRUMENTAL if self.instrumental else self.lyrics
 
+    @property
+    def seconds(self) -> float:
+        """The length asked for."""
+        return self.duration_s
 
-def _sentence(error: ValidationError, known: Mapping[str, Knob]) -> KnobError | TextError:
+
+def _sentence(error: ValidationError, known: Mapping[str, Knob]) -> InputError:
     """The first complaint of pydantic in our words."""
     first = error.errors()[0]
     control, got = known[first["loc"][0]], first["input"]
+    if control.kind == "audio":
+        return AudioError(f"{control.label} must be a recording.")
+    if control.kind == "pairs":
+        return KnobError(PAIRS[control.name])
     if first["type"] == "string_too_long":
         return TextError(f"{control.label} may hold {control.high:,.0f} characters; yours has {len(got):,}.")
     if first["type"] == "key":
@@ -292,35 +219,6 @@ def _sentence(error: ValidationError, known: Mapping[str, Knob]) -> KnobError | 
     except ValueError:  # Python prints no number of more than 4,300 digits
         shown = "far too long"
     return KnobError(f"{control.label} must be {wanted}; it is {shown if len(shown) <= 40 else shown[:40] + '…'}.")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a song stands. `of` is 0 in phases without steps; `left_s` is None while unknown."""
-
-    phase: str
-    step: int = 0
-    of: int = 0
-    left_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Sound:
-    """What an engine returns: `samples` is a float32 array [2, n] at `sample_rate`."""
-
-    samples: Any
-    sample_rate: int
-    timings: Mapping[str, float]
-    model: Mapping[str, Any]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Take:
-    """A finished song: the file and the recipe that makes it again."""
-
-    path: str
-    metadata: Mapping[str, Any] = field(hash=False)
 
 
 def recipe(request: SongRequest) -> dict[str, Any]:

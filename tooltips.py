@@ -40,12 +40,38 @@ TIPS: dict[str, str] = {
     "keyscale": "Key and mode, such as C major, F# minor or Am.",
     "timesignature": "Beats in a bar.",
     "vocal_language": "The language that is sung.",
-    # Generate
+    # Every mode
     "prompt": "Style, instruments, mood. Short prompts work best.",
     "lyrics": "Words to sing. Mark sections with tags such as [verse] and [chorus].",
+    "retakes": "Turns the noise that the song starts from towards that of other seeds: pairs of seed and variance. Variance 0 is the same take, 1 a new one; seed -1 draws one.",
+    # Generate
     "duration_s": "Length of the song in seconds.",
     "instrumental": "Instrumental leaves the lyrics out.",
+    # Cover
+    "source_audio": "The song to begin with.",
+    "reference_audio": "A recording whose sound is borrowed, not its notes: 10 s each of its beginning, middle and end are heard.",
+    "cover_strength": "The share of steps that follow the song; the rest follow the words alone. 0.9 to 1 stays close, 0.2 to 0.5 is loose.",
+    # Extend
+    "extra_duration_s": "Length of the new part in seconds.",
+    "side": "Where the new part goes: after the end or before the beginning.",
+    "context_s": "How much of the song is heard while its continuation is made. More costs more time.",
+    "crossfade_s": "How long the song takes to turn into the new sound at the seam; all other samples of it stay as they are.",
+    # Edit
+    "sub_mode": "Repaint makes marked regions anew. Flow morph moves the whole song from one description to another.",
+    "source_caption": "What the song sounds like now. The style prompt says what it shall become.",
+    "source_lyrics": "The words of the whole song as it is.",
+    "target_lyrics": "The new words: of the regions in Repaint, of the whole song in Flow morph.",
+    "regions": "The parts to make anew: start and end in seconds. Everything else stays bit for bit.",
+    "repaint_mode": "conservative holds on to the song around a region throughout, aggressive lets go of it, balanced goes by strength.",
+    "repaint_strength": "For balanced: 0 is like conservative, 1 like aggressive.",
+    "n_min": "Flow morph: the share of steps that are skipped at first. Higher keeps more of the song.",
+    "n_max": "Flow morph: the share of steps after which the new description leads alone. 1 = never.",
+    "n_avg": "Flow morph: how many draws of noise are averaged in each step. More is steadier and slower.",
+    "keep_words": "Sings the source lyrics around a repaint, with the target lyrics in place of the lines that fall into it.",
 }
+
+# The page's way to make a retake
+VARIANCE = "How far a retake may go from the take above: 0 is the same take, 1 a new one."
 
 
 def tip(control: Control) -> str:

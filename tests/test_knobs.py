@@ -1,13 +1,18 @@
-"""The 21 knobs: the table itself, and row T7 of the fault table for each of them."""
+"""The 21 knobs and each mode's own controls: the tables themselves, and row T7 of the fault table for each of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from asking import read, refusal
 
-from song import KNOBS, SEED_MAX, Knob
+from errors import InputError
+from fields import SEED_MAX, Knob
+from remakes import MODES, Cover, Edit, Extend, Remake
+from song import KNOBS, Generate, controls
+from sound import AudioClip
 
 ON, OFF, NO_LIMIT = True, False, None
 TABLE = {  # name: label, lowest, highest, default; typed from the design, so that a slip in song.py is seen
@@ -121,3 +126,134 @@ def test_a_number_too_long_to_print_is_refused_as_well() -> None:
 def test_bytes_are_not_text(name: str) -> None:
     """Pydantic reads them as such, past our cleaning."""
     assert refusal(**{name: b"H minor; DROP\x00"})
+
+
+# The own controls of Cover, Extend and Edit
+
+REMAKES = (Cover, Extend, Edit)
+OWN = {  # name: label, lowest, highest, default, step; typed from the design, so that a slip in remakes.py is seen
+    Cover: {
+        "source_audio": ("Song to cover", None, None, None, 0),
+        "reference_audio": ("Timbre reference", None, None, None, 0),
+        "prompt": ("Style prompt", None, 512, "", 0),
+        "lyrics": ("Lyrics", None, 4096, "", 0),
+        "cover_strength": ("Cover strength", 0, 1, 0.93, 0.01),
+    },
+    Extend: {
+        "source_audio": ("Song to extend", None, None, None, 0),
+        "prompt": ("Style prompt", None, 512, "", 0),
+        "lyrics": ("Lyrics", None, 4096, "", 0),
+        "extra_duration_s": ("Extra duration (s)", 5, 240, 30, 1),
+        "side": ("Side", None, None, "after", 0),
+        "context_s": ("Context (s)", 5, 240, 60, 1),
+        "crossfade_s": ("Crossfade (s)", 0, 5, 2.0, 0.1),
+    },
+    Edit: {
+        "source_audio": ("Song to edit", None, None, None, 0),
+        "sub_mode": ("What to do", None, None, "repaint", 0),
+        "prompt": ("Style prompt", None, 512, "", 0),
+        "source_caption": ("Source caption", None, 512, "", 0),
+        "source_lyrics": ("Source lyrics", None, 4096, "", 0),
+        "target_lyrics": ("Target lyrics", None, 4096, "", 0),
+        "regions": ("Regions", None, 16, (), 0),
+        "repaint_mode": ("Repaint mode", None, None, "balanced", 0),
+        "repaint_strength": ("Repaint strength", 0, 1, 0.5, 0.05),
+        "n_min": ("n_min", 0, 1, 0.0, 0.05),
+        "n_max": ("n_max", 0, 1, 1.0, 0.05),
+        "n_avg": ("n_avg", 1, 5, 1, 1),
+    },
+}
+CHOICES = {
+    "side": ("after", "before"),
+    "sub_mode": ("repaint", "flow_edit"),
+    "repaint_mode": ("conservative", "balanced", "aggressive"),
+}
+OWN_NUMBERS = [(mode, name) for mode, rows in OWN.items() for name, row in rows.items() if row[1] is not None]
+NO_PAIRS = {
+    "regions": "Regions must be up to 16 pairs of start and end in seconds, such as [[12.5, 20]].",
+    "retakes": "Retakes must be up to 16 pairs of a seed and a variance from 0 to 1, such as [[-1, 0.3]].",
+}
+NO_NUMBERS = [None, ON, OFF, "x", "", "nan", "\ud800", [], {}, 10**400, *map(float, ("nan", "inf", "-inf"))]
+
+
+def remake(mode: type[Remake], **values: Any) -> Any:
+    """A request of a mode on 20 s of sound."""
+    source = AudioClip(np.zeros((2, 960_000), np.float32), {})
+    return mode.parse({"source_audio": source, **({"regions": [[1, 2]]} if mode is Edit else {}), **values})
+
+
+def refused(mode: type[Remake], **values: Any) -> str:
+    with pytest.raises(InputError) as error:
+        remake(mode, **values)
+    message = error.value.message
+    assert message[-1] == "." and "\n" not in message and len(message) < 200
+    return message
+
+
+def test_controls_stand_in_the_order_of_the_public_endpoint() -> None:
+    assert [m.mode for m in MODES] == ["generate", "cover", "extend", "edit"]
+    for mode in REMAKES:
+        assert list(controls(mode)) == [*OWN[mode], *KNOBS, "retakes", *(["keep_words"] if mode is Edit else [])]
+    assert list(controls(Generate)) == ["prompt", "lyrics", "duration_s", "instrumental", *KNOBS, "retakes"]
+
+
+@pytest.mark.parametrize("mode", REMAKES)
+def test_a_modes_own_controls_are_the_designs(mode: type[Remake]) -> None:
+    known = {n: k for n, k in controls(mode).items() if n in OWN[mode]}
+    assert {n: (k.label, k.low, k.high, k.default, k.step) for n, k in known.items()} == OWN[mode]
+    assert {n: k.choices for n, k in known.items() if k.choices} == {n: c for n, c in CHOICES.items() if n in known}
+    assert {n for n, k in controls(mode).items() if k.last} == {"retakes"} | ({"keep_words"} if mode is Edit else set())
+    assert controls(mode)["retakes"].default == ()
+    assert mode is not Edit or controls(mode)["keep_words"].default is True
+
+
+@pytest.mark.parametrize("mode, name", OWN_NUMBERS)
+def test_a_number_is_held_within_its_limits_and_refused_beyond(mode: type[Remake], name: str) -> None:
+    label, low, high, *_ = OWN[mode][name]
+    for value in (low, high):
+        assert getattr(remake(mode, **{"n_max": 1, name: value} if mode is Edit else {name: value}), name) == value
+    assert getattr(remake(mode, **{name: str(high)}), name) == high
+    kind = "whole number" if name == "n_avg" else "number"
+    for value in (low - 0.01, high + 0.01, 10**400, float("nan"), float("inf"), None, True, "x", "nan", "\ud800", []):
+        message = refused(mode, **{name: value})
+        assert message.startswith(f"{label} must be a {kind} from {low} to {high}; it is "), value
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_is_one_of_its_words(name: str) -> None:
+    mode = Extend if name == "side" else Edit
+    for value in CHOICES[name]:
+        assert getattr(remake(mode, **{name: value}), name) == value
+    for value in ("left", "", None, 1, ["after"], "\ud800"):
+        assert refused(mode, **{name: value}).startswith(f"{OWN[mode][name][0]} must be one of {CHOICES[name][0]}, ")
+
+
+def test_a_refusal_of_a_modes_own_control_reads_as_a_sentence() -> None:
+    assert refused(Cover, cover_strength=1.2) == "Cover strength must be a number from 0 to 1; it is 1.2."
+    assert refused(Extend, side="left") == "Side must be one of after, before; it is 'left'."
+    assert refused(Edit, n_avg=1.5) == "n_avg must be a whole number from 1 to 5; it is 1.5."
+    assert refused(Edit, keep_words="maybe") == "Keep the words around it must be on or off; it is 'maybe'."
+    assert refused(Edit, source_caption="a" * 513) == "Source caption may hold 512 characters; yours has 513."
+    assert refused(Edit, lyrics="la") == "'lyrics' is not a control of Edit."
+
+
+@pytest.mark.parametrize(
+    "value", ["x", " ", "[[1, 2]]", 5, 0, ON, {}, {"1": 2}, [1, 2], [[1]], [[1, 2, 3]], [[]], ["12"], [[1, 2]] * 17]
+)
+def test_what_are_no_pairs_is_refused_with_an_example(value: Any) -> None:
+    assert refused(Edit, regions=value) == refused(Edit, regions=value, sub_mode="flow_edit") == NO_PAIRS["regions"]
+    for mode in REMAKES:
+        assert refused(mode, retakes=value) == NO_PAIRS["retakes"]
+    assert refusal(retakes=value) == NO_PAIRS["retakes"]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=ascii)
+def test_what_is_no_number_within_a_pair_is_refused(value: Any) -> None:
+    for pair in ([value, 0.5], [3, value]):
+        assert refused(Edit, regions=[[1, 2], pair]) == NO_PAIRS["regions"]
+        assert refused(Cover, retakes=[[1, 0.5], pair]) == NO_PAIRS["retakes"]
+
+
+@pytest.mark.parametrize("pair", [[-2, 0.5], [2**32, 0.5], [1.5, 0.5], [1, -0.01], [1, 1.01]])
+def test_a_retake_keeps_the_limits_of_seed_and_variance(pair: list[float]) -> None:
+    assert refused(Extend, retakes=[pair]) == NO_PAIRS["retakes"]

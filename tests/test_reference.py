@@ -15,8 +15,9 @@ import pytest
 from diffusers import AceStepPipeline
 from diffusers.pipelines.ace_step import pipeline_ace_step as stock
 
+from fields import LANGUAGES, TIME_SIGNATURES
 from settings import ROOT
-from song import DURATION_RANGE, INSTRUMENTAL, KNOBS, LANGUAGES, LYRICS_LIMIT, PROMPT_LIMIT, TIME_SIGNATURES, Advanced
+from song import DURATION_RANGE, INSTRUMENTAL, KNOBS, LYRICS_LIMIT, PROMPT_LIMIT, Advanced
 
 REFERENCE = Path(os.environ.get("ACE_REFERENCE") or ROOT / "vendor" / "ace-step") / "acestep"
 

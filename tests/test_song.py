@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
@@ -16,7 +17,10 @@ from pydantic import ValidationError
 
 import song
 from errors import KnobError, StudioError
-from song import DURATION_RANGE, INSTRUMENTAL, KNOBS, LYRICS_LIMIT, PROMPT_LIMIT, SEED_MAX, Generate, clean, fields_of
+from fields import SEED_MAX, clean, fields_of
+from remakes import Cover, Edit, Extend
+from song import DURATION_RANGE, INSTRUMENTAL, KNOBS, LYRICS_LIMIT, PROMPT_LIMIT, Generate, SongRequest
+from sound import AudioClip, Progress, Sound, Take
 
 MANY = settings(max_examples=1000, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -173,7 +177,64 @@ def test_a_time_signature_may_be_typed_as_musicians_do(typed: Any, code: str) ->
     assert read("timesignature", typed) == code
 
 
+# Retakes
+
+
+def settled(*retakes: Any, seed: int = 7) -> tuple[int, tuple]:
+    """The seed and the turns that are left of some retakes."""
+    asked = ask(seed=seed, retakes=list(retakes))
+    return asked.advanced.seed, asked.retakes
+
+
+def test_retakes_that_change_nothing_or_everything_are_resolved_into_the_seed() -> None:
+    assert settled() == (7, ())
+    assert settled([5, 0.3]) == (7, ((5, 0.3),))
+    assert settled([5, 0.3], [6, 0.2], [5, 0.3]) == (7, ((5, 0.3), (6, 0.2), (5, 0.3))), "a chain stays as it is"
+    assert settled([5, 0]) == (7, ())
+    assert settled([4, 0.1], [5, 0], [6, 0.2]) == (7, ((4, 0.1), (6, 0.2)))
+    assert settled([5, 1]) == (5, ())
+    assert settled([4, 0.1], [5, 1], [6, 0.2]) == (5, ((6, 0.2),))
+    assert settled([4, 1], [5, 1], [6, 0]) == (5, ())
+    assert settled(["5", "0.5"], [0, 0.5], [SEED_MAX, 1e-9]) == (7, ((5, 0.5), (0, 0.5), (SEED_MAX, 1e-9)))
+    assert settled(*[[i, 0.5] for i in range(16)]) == (7, tuple((i, 0.5) for i in range(16)))
+    assert ask(retakes=None).retakes == ask(retakes="").retakes == ask(retakes=()).retakes == ()
+
+
+def test_a_retakes_random_seed_is_drawn_once_and_anew_for_each() -> None:
+    first, second = (settled([-1, 0.5], [-1, 0.5])[1] for _ in range(2))
+    drawn = [seed for seed, _ in first + second]
+    assert len(set(drawn)) == 4 and all(0 <= seed <= SEED_MAX for seed in drawn)
+    assert settled([-1, 1]) != (7, ()) == settled([-1, 0])
+
+
+@given(
+    seed=strategies.integers(-1, SEED_MAX),
+    retakes=strategies.lists(
+        strategies.tuples(strategies.integers(-1, SEED_MAX), strategies.floats(0, 1)), max_size=16
+    ),
+)
+@settings(max_examples=200, deadline=None, database=None)
+def test_a_settled_request_is_settled(seed: int, retakes: list) -> None:
+    asked = ask(seed=seed, retakes=retakes)
+    assert all(0 <= s <= SEED_MAX and 0 < v < 1 for s, v in ((asked.advanced.seed, 0.5), *asked.retakes))
+    told = json.loads(json.dumps(song.recipe(asked)))
+    assert ask(seed=told["seed"], retakes=told["retakes"]) == asked
+
+
 # Requests
+
+
+def remade(mode: type[SongRequest], **values: Any) -> Any:
+    """A request that begins with a second of sound."""
+    samples = np.random.default_rng(0).uniform(-1, 1, (2, 48_000)).astype(np.float32)
+    return mode.parse({"source_audio": AudioClip(samples, {"format": "FLAC"}), "seed": 3, **OWN[mode], **values})
+
+
+OWN = {
+    Cover: {"cover_strength": 0.25, "lyrics": "la"},
+    Extend: {"side": "before", "extra_duration_s": 5},
+    Edit: {"regions": [[0.5, 0.9], [0, 0.2]], "keep_words": False, "n_avg": 2},
+}
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
@@ -223,11 +284,20 @@ def test_a_request_is_frozen() -> None:
 def test_all_that_crosses_to_a_worker_and_back_pickles() -> None:
     asked = ask(seed=3, bpm=90)
     assert pickle.loads(pickle.dumps(asked)) == asked
-    for value in (song.Progress("Denoising", 3, 27, 1.5), song.Take("a.wav", {"seed": 3})):
+    for value in (Progress("Denoising", 3, 27, 1.5), Take("a.wav", {"seed": 3})):
         assert pickle.loads(pickle.dumps(value)) == value
-    sound = song.Sound(np.ones((2, 4), np.float32), 48_000, {"total_s": 1.0}, {"key": "demo"}, ("short",))
+    sound = Sound(np.ones((2, 4), np.float32), 48_000, {"total_s": 1.0}, {"key": "demo"}, ("short",))
     back = pickle.loads(pickle.dumps(sound))
     assert np.array_equal(back.samples, sound.samples) and back.warnings == ("short",)
+    assert vars(back) | {"samples": 0} == vars(sound) | {"samples": 0}
+    for mode in (Cover, Extend, Edit):
+        for known in (False, True):  # what a recording remembers of itself
+            request, _ = remade(mode).heard()
+            assert not known or request.source_audio.facts
+            again = pickle.loads(pickle.dumps(request))
+            assert np.array_equal(again.source_audio.samples, request.source_audio.samples)
+            assert again.source_audio.facts == request.source_audio.facts
+            assert again.model_copy(update={"source_audio": request.source_audio}) == request
 
 
 def test_a_recipe_makes_the_same_request_again() -> None:
@@ -246,3 +316,33 @@ def test_a_recipe_makes_the_same_request_again() -> None:
     assert told.pop("seed") == 5
     assert (len(told["advanced"]), len(told["lm"])) == (12, 9)
     assert Generate.parse(told.pop("advanced") | told.pop("lm") | told) == asked
+
+
+@pytest.mark.parametrize("mode", OWN)
+def test_a_recipe_of_a_remake_makes_the_same_request_of_the_same_song(mode: type[SongRequest]) -> None:
+    asked = remade(mode, retakes=[[-1, 0.25], [9, 0], [4, 0.5]], use_adg=True, seed=-1)
+    told = json.loads(json.dumps(song.recipe(asked), allow_nan=False))
+    clip = asked.source_audio
+    assert told.pop("mode") == mode.mode and told.pop("seed") == asked.advanced.seed
+    digest = hashlib.sha256(clip.samples.T.astype("<f4").tobytes()).hexdigest()  # interleaved, as in a WAV file
+    facts = {"samples": 48_000, "seconds": 1.0, "sha256": digest}
+    assert told.pop("source_audio") == facts | {"file": {"format": "FLAC"}}
+    assert told.pop("reference_audio", None) is None
+    assert mode.parse({**told.pop("advanced"), **told.pop("lm"), **told, "source_audio": clip}) == asked
+
+
+def test_a_piece_of_a_recording_is_its_own() -> None:
+    clip = remade(Cover).source_audio
+    piece = clip.cut(100, 200)
+    assert np.array_equal(piece.samples, clip.samples[:, 100:200]) and piece.file == clip.file
+    assert not np.shares_memory(piece.samples, clip.samples), "a worker is sent the piece alone"
+    assert (piece.seconds, clip.seconds) == (100 / 48_000, 1)
+
+
+def test_a_request_of_no_mode_can_be_neither_sung_nor_measured() -> None:
+    for name in ("sung", "seconds"):
+        with pytest.raises(NotImplementedError):
+            getattr(SongRequest.parse({}), name)
+    plain = ask(duration_s=12)
+    assert (plain.task, plain.seconds, plain.lead, plain.passes, plain.idle) == ("text2music", 12, 0, 1, {})
+    assert plain.heard() == (plain, 0) and plain.size == 12 * 48_000

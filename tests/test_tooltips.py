@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from song import KNOBS, SongRequest, fields_of
-from tooltips import TIPS, tip
+from fields import Knob
+from remakes import MODES
+from song import controls
+from tooltips import TIPS, VARIANCE, tip
 
-MODES = SongRequest.__subclasses__()
-CONTROLS = {name: control for mode in MODES for name, control in (fields_of(mode) | KNOBS).items()}
+CONTROLS = {(mode.mode, name): control for mode in MODES for name, control in controls(mode).items()}
 
 
 @dataclass
@@ -22,34 +23,46 @@ class Bare:
 
 
 def test_each_control_of_each_mode_has_a_tip_and_no_tip_is_left_over() -> None:
-    assert set(TIPS) == set(CONTROLS)
+    assert set(TIPS) == {name for _, name in CONTROLS}
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_a_tip_is_sentences_then_the_range(name: str) -> None:
-    words = tip(CONTROLS[name])
-    assert TIPS[name][0].isupper() or TIPS[name].startswith(("ode", "-1"))
-    assert TIPS[name].endswith(".")
-    assert words == f"{TIPS[name]} ({CONTROLS[name].range})"
+@pytest.mark.parametrize("control", CONTROLS.values(), ids=map(" ".join, CONTROLS))
+def test_a_tip_is_sentences_then_the_range(control: Knob) -> None:
+    words = TIPS[control.name]
+    assert words[0].isupper() or words.startswith(("ode", "-1", "conservative"))
+    assert words.endswith(".") and control.range
+    assert tip(control) == f"{words} ({control.range})"
+
+
+def test_the_pages_own_control_has_words_too() -> None:
+    assert VARIANCE[0].isupper() and VARIANCE.endswith(".")
 
 
 @pytest.mark.parametrize(
-    "name, words",
+    "mode, name, words",
     [
-        ("inference_steps", "(8 to 80)"),
-        ("seed", "(-1 to 4294967295)"),
-        ("shift", "(0.5 to 3)"),
-        ("bpm", "(30 to 300, empty = auto)"),
-        ("timesignature", "(empty, 2, 3, 4, 6)"),
-        ("vocal_language", "(one of the list)"),
-        ("use_adg", "(on or off)"),
-        ("prompt", "(up to 512 characters)"),
-        ("lyrics", "(up to 4,096 characters)"),
-        ("duration_s", "(10 to 600)"),
+        ("generate", "inference_steps", "(8 to 80)"),
+        ("generate", "seed", "(-1 to 4294967295)"),
+        ("generate", "shift", "(0.5 to 3)"),
+        ("generate", "bpm", "(30 to 300, empty = auto)"),
+        ("generate", "timesignature", "(empty, 2, 3, 4, 6)"),
+        ("generate", "vocal_language", "(one of the list)"),
+        ("generate", "use_adg", "(on or off)"),
+        ("generate", "prompt", "(up to 512 characters)"),
+        ("generate", "lyrics", "(up to 4,096 characters)"),
+        ("generate", "duration_s", "(10 to 600)"),
+        ("cover", "source_audio", "(WAV, FLAC, OGG, MP3 or AIFF, 0.5 to 600 s)"),
+        ("cover", "reference_audio", "(WAV, FLAC, OGG, MP3 or AIFF, 0.5 to 600 s, empty = none)"),
+        ("extend", "lyrics", "(up to 4,096 characters, empty = instrumental)"),
+        ("extend", "side", "(after, before)"),
+        ("edit", "regions", "(up to 16 pairs)"),
+        ("edit", "retakes", "(up to 16 pairs)"),
+        ("edit", "repaint_mode", "(conservative, balanced, aggressive)"),
+        ("edit", "keep_words", "(on or off)"),
     ],
 )
-def test_the_range_is_in_the_readers_words(name: str, words: str) -> None:
-    assert tip(CONTROLS[name]).endswith(words)
+def test_the_range_is_in_the_readers_words(mode: str, name: str, words: str) -> None:
+    assert tip(CONTROLS[mode, name]).endswith(words)
 
 
 def test_a_control_without_a_range_shows_its_words_alone() -> None:

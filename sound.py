@@ -1,0 +1,75 @@
+"""What travels between the floors: a recording, a song's progress, the sound an engine made, the finished take."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+SAMPLE_RATE = 48_000  # Hz, everywhere inside the studio
+LATENT_RATE = 25  # latent frames per second
+HOP = SAMPLE_RATE // LATENT_RATE  # samples in a latent frame
+
+
+@dataclass(frozen=True, eq=False)
+class AudioClip:
+    """A recording that was let in: float32 samples [2, n] at 48 kHz, and what is known of its file.
+
+    `file` holds `sha256` (of the bytes), `format` ("WAV", "MP3", ...), `sample_rate` (Hz) and `channels`.
+    """
+
+    samples: np.ndarray
+    file: Mapping[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """How long it sounds."""
+        return self.samples.shape[1] / SAMPLE_RATE
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a recipe says of it: hash and length of the samples, and the file's own facts."""
+        own = {"sha256": sha256(self.samples), "samples": self.samples.shape[1], "seconds": self.seconds}
+        return {**own, "file": dict(self.file)}
+
+    def cut(self, start: int, stop: int) -> AudioClip:
+        """The samples from `start` to before `stop`, as a recording of its own."""
+        return AudioClip(self.samples[:, start:stop].copy(), self.file)
+
+
+def sha256(samples: np.ndarray) -> str:
+    """The hash of samples [2, n] in the order of a WAV file: float32, little-endian, interleaved."""
+    return hashlib.sha256(np.ascontiguousarray(samples.T, dtype="<f4").data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a song stands. `of` is 0 in phases without steps; `left_s` is None while unknown."""
+
+    phase: str
+    step: int = 0
+    of: int = 0
+    left_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What an engine returns: `samples` is a float32 array [2, n] at `sample_rate`."""
+
+    samples: np.ndarray
+    sample_rate: int
+    timings: Mapping[str, float]
+    model: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Take:
+    """A finished song: the file and the recipe that makes it again."""
+
+    path: str
+    metadata: Mapping[str, Any] = field(hash=False)
