@@ -1,26 +1,128 @@
-"""Sound to files, guarded: what leaves the studio is finite, audible, of the asked length, and whole on disk."""
+"""Recordings in and songs out, guarded on both sides.
+
+What is let in is stereo at 48 kHz, finite, audible and of a length the studio can use; `decode.py` reads it in a process of
+its own. What leaves is finite, audible, of the asked length, and whole on disk.
+"""
 
 from __future__ import annotations
 
 import errno
 import io
+import json
+import logging
+import math
 import os
 import secrets
 import shutil
+import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from errors import BadOutput, DiskFull, ExportError
-from song import SAMPLE_RATE, Sound
+from errors import AudioError, BadOutput, DiskFull, ExportError
+from fields import AUDIO_RANGE_S
+from settings import ROOT
+from sound import SAMPLE_RATE, AudioClip, Sound
+
+log = logging.getLogger("ace.audio")
+
+# What is let in. A song of this studio has to be able to come back: 600 s of 32-bit float stereo are 230 MB.
+AUDIO_MAX_BYTES = 250_000_000
+SOURCE_RATES = (8_000, 384_000)  # Hz, from telephones to the fastest converters sold
+SOURCE_CHANNELS = 8  # 7.1, the widest layout that the mix to stereo knows
+DECODE_LIMIT_S = 20  # ten minutes of CD or Opus take 3 to 5 s on an idle core, of 8 channels at 384 kHz 11 s
+DECODE_MEMORY = 2 * 2**30  # bytes of addresses; ten minutes of sound are 230 MB
+DECODER = ROOT / "decode.py"
+DAMAGED = "This file could not be read; it may be damaged."
+EXPIRED = "The upload has expired; please add it again."
 
 SILENT_BELOW = 10 ** (-60 / 20)  # peak, -60 dBFS
 CEILING = 10 ** (-1 / 20)  # -1 dBFS: where a take that would clip is brought down to
 LENGTH_TOLERANCE_S = 0.5
+PCM_TOP = 2**23  # one more than the highest 24-bit sample
 NOISE_FLATNESS = 0.55  # noise of any colour measures 0.57 to 0.68, music of the demo model 0.27
 NOISE_SALIENCE = 0.3  # noise measures 0.09 to 0.25, music of the demo model 0.50
+
+
+def admit(path: str | Path) -> AudioClip:
+    """The recording in an upload that nobody vouches for. Raises AudioError, whose words never hold the path."""
+    check_file(path)
+    output = run_decoder(path)
+    end = output.find(b"\n") + 1  # not partition, which would copy all samples
+    try:
+        answer = json.loads(output[:end])
+        if "error" in answer:
+            raise AudioError(answer["error"], answer["hint"])
+        samples = np.frombuffer(output, np.float32, offset=end).reshape(answer.pop("samples"), 2)
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("decoder answered %r: %s", output[:end][:200], error)
+        raise AudioError(DAMAGED) from None
+    return AudioClip(samples.T.copy(), answer)
+
+
+def check_file(path: str | Path) -> None:
+    """Raise AudioError for what is known of a file without opening it."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise AudioError(EXPIRED) from None
+    except (OSError, ValueError) as error:
+        log.warning("upload: %s", type(error).__name__)
+        raise AudioError(DAMAGED) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise AudioError("This is not a plain file.")
+    if found.st_size == 0:
+        raise AudioError("The file is empty.")
+    if found.st_size > AUDIO_MAX_BYTES:
+        most, size = AUDIO_MAX_BYTES // 10**6, math.ceil(found.st_size / 10**6)
+        raise AudioError(f"Largest is {most} MB; yours is {size:,} MB.", "Save it as FLAC or MP3.")
+
+
+def run_decoder(path: str | Path) -> bytes:
+    """What `decode.py` answers, in a process that has no secrets of ours, little time and little memory."""
+    limits = {
+        "rate": SAMPLE_RATE,
+        "range_s": AUDIO_RANGE_S,
+        "rates": SOURCE_RATES,
+        "channels": SOURCE_CHANNELS,
+        "silent": SILENT_BELOW,
+        "memory": DECODE_MEMORY,
+        "packages": [folder for folder in sys.path if folder.endswith("-packages")],
+    }
+    kept = {name: os.environ[name] for name in ("SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
+    try:
+        run = subprocess.run(
+            [sys.executable, "-I", str(DECODER), os.fspath(path), json.dumps(limits)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DECODE_LIMIT_S,
+            env={"OPENBLAS_NUM_THREADS": "1", **kept},  # each thread of OpenBLAS would claim addresses
+        )
+    except subprocess.TimeoutExpired:
+        log.warning("decoder: over %g s", DECODE_LIMIT_S)
+        raise AudioError("This file took too long to read.", "Save it as WAV and add it again.") from None
+    if words := run.stderr.decode(errors="replace").replace(os.fspath(path), "the upload").strip():
+        log.warning("decoder: %r", words[-1000:])
+    if run.returncode:
+        log.warning("decoder: exit status %d", run.returncode)
+        raise AudioError(DAMAGED if os.path.lexists(path) else EXPIRED)
+    return run.stdout
+
+
+def peaks(clip_samples: np.ndarray, bins: int) -> list[float]:
+    """The outline of samples [2, n]: the highest of each of `bins` equal parts, of 1.0 for the loudest, to 3 digits."""
+    length = clip_samples.shape[1]
+    if not length:
+        return [0.0] * bins
+    starts = np.arange(bins) * length // bins  # an empty part, of fewer samples than bins, takes the next sample
+    high = np.maximum.reduceat(clip_samples, starts, axis=1).max(axis=0)
+    low = np.minimum.reduceat(clip_samples, starts, axis=1).min(axis=0)
+    outline = np.maximum(high, -low).astype(float)
+    return (outline / (outline.max() or 1.0)).round(3).tolist()
 
 
 def guard(sound: Sound, seconds: float) -> None:
@@ -73,19 +175,35 @@ def level(samples: np.ndarray) -> tuple[np.ndarray, float]:
     return samples * np.float32(CEILING / peak), round(20 * float(np.log10(CEILING / peak)), 2)
 
 
-def write_wav(samples: np.ndarray, path: Path) -> None:
-    """Samples [2, n] as a 24-bit WAV. The file appears whole or not at all."""
+def survives(samples: np.ndarray) -> bool:
+    """Whether a 24-bit file can hold these very samples."""
+    steps = samples * np.float32(PCM_TOP)
+    whole_steps = (steps == np.rint(steps)).all() and (steps >= -PCM_TOP).all() and (steps < PCM_TOP).all()
+    return bool(whole_steps and not np.signbit(samples[samples == 0]).any())  # -0.0 would come back as 0.0
+
+
+def write_wav(samples: np.ndarray, path: Path, exact: bool = False) -> None:
+    """Samples [2, n] as a 24-bit WAV, or, if these very samples are to be kept, as 32-bit float.
+
+    The file appears whole or not at all, and the same samples give the same bytes.
+    """
     import soundfile
 
-    # Rounded here, because libsndfile rounds down; and made in memory, because it swallows what a file's write raises.
-    top = 2**23
-    pcm = np.clip(np.rint(samples.T * np.float32(top)), -top, top - 1).astype(np.int32) << 8
+    # Made in memory, because libsndfile swallows what a file's write raises.
     wav = io.BytesIO()
     try:
-        soundfile.write(wav, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_24")
+        if exact:
+            soundfile.write(wav, samples.T, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+        else:  # rounded here, because libsndfile rounds down
+            pcm = np.clip(np.rint(samples.T * np.float32(PCM_TOP)), -PCM_TOP, PCM_TOP - 1).astype(np.int32) << 8
+            soundfile.write(wav, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_24")
     except RuntimeError as error:
         raise unwritable(error) from error
-    whole(path, wav.getbuffer())
+    content = wav.getbuffer()
+    if exact:  # libsndfile tells the time in its PEAK chunk, which stands before the samples: id, size, version, time
+        peak = bytes(content[:256]).index(b"PEAK")
+        content[peak + 12 : peak + 16] = bytes(4)
+    whole(path, content)
 
 
 def whole(path: Path, content: memoryview) -> None:

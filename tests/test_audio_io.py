@@ -6,6 +6,7 @@ import errno
 import io
 import itertools
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import soundfile
 
 import audio_io
 from errors import BadOutput, DiskFull, ExportError
-from song import SAMPLE_RATE, Sound
+from sound import SAMPLE_RATE, Sound
 
 SECONDS = 10
 TIME = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
@@ -171,6 +172,52 @@ def test_a_song_read_and_written_again_is_the_same_file(tmp_path: Path) -> None:
     files = [(tmp_path / name).read_bytes() for name in ("a.wav", "b.wav", "c.wav")]
     assert files[0] == files[2], "the same samples must give the same bytes"
     assert files[0] == files[1]
+
+
+def test_an_exact_file_holds_the_very_samples_and_the_same_bytes_at_any_time(tmp_path: Path) -> None:
+    samples = np.random.default_rng(2).uniform(-1.5, 1.5, (2, 4_800)).astype(np.float32)
+    samples[0, :4] = (1.0, -2.0, -0.0, 2.0**-140)
+    audio_io.write_wav(samples, tmp_path / "a.wav", exact=True)
+    info = soundfile.info(tmp_path / "a.wav")
+    assert (info.format, info.subtype, info.samplerate, info.channels) == ("WAV", "FLOAT", 48_000, 2)
+    assert soundfile.read(tmp_path / "a.wav", dtype="float32")[0].T.tobytes("F") == samples.tobytes("F")
+    stamped = io.BytesIO()
+    soundfile.write(stamped, samples.T, 48_000, format="WAV", subtype="FLOAT")
+    ours, theirs = (tmp_path / "a.wav").read_bytes(), stamped.getvalue()
+    stamp = slice(theirs.index(b"PEAK") + 12, theirs.index(b"PEAK") + 16)  # behind id, size and version: the time
+    assert abs(int.from_bytes(theirs[stamp], "little") - time.time()) < 60, "libsndfile tells the time there"
+    assert ours[stamp] == bytes(4)
+    assert ours[: stamp.start] + ours[stamp.stop :] == theirs[: stamp.start] + theirs[stamp.stop :]
+
+
+def test_24_bit_samples_come_back_as_they_were(tmp_path: Path) -> None:
+    samples = (np.random.default_rng(3).integers(-(2**23), 2**23, (2, 48_000)) / 2.0**23).astype(np.float32)
+    samples[:, :2] = (-1.0, 1 - 2.0**-23)
+    assert audio_io.survives(samples)
+    audio_io.write_wav(samples, tmp_path / "a.wav")
+    assert np.array_equal(soundfile.read(tmp_path / "a.wav", dtype="float32")[0].T, samples)
+
+
+def test_music_that_spells_the_name_of_a_chunk_stays_as_it_is(tmp_path: Path) -> None:
+    """Only a float file has libsndfile's time in it; in a 24-bit one those bytes are music."""
+    spelt = np.frombuffer(b"PEAK" + bytes(range(1, 45)), np.uint8).reshape(-1, 3)  # 8 frames of 2 x 3 bytes
+    values = (spelt.astype(np.int32) << (8, 16, 24)).sum(axis=1, dtype=np.int32)
+    samples = (values / 2.0**31).astype(np.float32).reshape(-1, 2).T
+    audio_io.write_wav(samples, tmp_path / "a.wav")
+    assert b"PEAK" in (tmp_path / "a.wav").read_bytes()
+    assert np.array_equal(soundfile.read(tmp_path / "a.wav", dtype="float32")[0].T, samples)
+
+
+HELD = [-1.0, 0.0, 1 - 2.0**-23, 2.0**-23]
+LOST = [-0.0, 1.0, 1.5, -1 - 2.0**-23, 2.0**-24, 0.5 + 2.0**-24, 2.0**-140, np.nan, np.inf]
+
+
+@pytest.mark.parametrize("value, fits", [*((v, True) for v in HELD), *((v, False) for v in LOST)])
+def test_what_survives_in_24_bits(value: float, fits: bool) -> None:
+    samples = np.zeros((2, 100), np.float32)
+    assert audio_io.survives(samples) and audio_io.survives(samples[:, :0])
+    samples[1, 99] = value
+    assert audio_io.survives(samples) is fits
 
 
 # D1: every call to the disk fails once
