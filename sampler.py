@@ -1,8 +1,9 @@
 """Noise to latents: our own denoising loop.
 
 It knows tensors, a transformer and numbers; nothing of prompts, audio or files. With the extras off it equals the loop of
-diffusers' `AceStepPipeline.__call__` bit for bit (a test says so). Beyond that loop it has: seeded SDE, ADG, a step hook
-that may stop by raising, and no state outside the call.
+diffusers' `AceStepPipeline.__call__` bit for bit (a test says so). Beyond that loop it has: seeded SDE, ADG, retakes, the
+switch of a cover, the held source of a repaint, flow edit, a step hook that may stop by raising, and no state outside the
+call.
 
 Shapes: latents [1, T, C] at 25 frames a second, conditions [1, L, D], context [1, T, 2C]. Sigma is the noise level t,
 1 = pure noise, 0 = song.
@@ -10,7 +11,8 @@ Shapes: latents [1, T, C] at 25 frames a second, conditions [1, L, D], context [
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +87,54 @@ def adg(x: torch.Tensor, cond: torch.Tensor, uncond: torch.Tensor, sigma: float,
     return ((x_ - song) / sigma).to(cond.dtype)
 
 
+class Noise:
+    """Seeded noise for one purpose: that of `seed`, turned on the sphere towards the noise of each retake in order.
+
+    A retake (other, v) makes cos(v pi / 2) old + sin(v pi / 2) new: 0 keeps the old, 1 is the new one, and between two
+    Gaussians the blend is as Gaussian as they are (`retake_variance` of ACE-Step). CPU generators give the same noise on
+    every machine; one for each purpose, so that drawing more for one does not change another.
+    """
+
+    def __init__(self, seed: int, retakes: Sequence[tuple[int, float]] = (), purpose: int = 0) -> None:
+        import torch
+
+        turns = ((seed, 0.0), *retakes)
+        self.turns = [(torch.Generator("cpu").manual_seed(s ^ purpose), share) for s, share in turns]
+
+    def __call__(self, like: torch.Tensor) -> torch.Tensor:
+        """The next draw, in shape, dtype and on the device of `like`; drawn and turned in float32."""
+        import torch
+
+        noise = None
+        for generator, share in self.turns:
+            fresh = torch.randn(like.shape, generator=generator)
+            angle = share * math.pi / 2
+            noise = fresh if noise is None else math.cos(angle) * noise + math.sin(angle) * fresh
+        return noise.to(device=like.device, dtype=like.dtype)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """From step `at` on the transformer hears `to`: upstream's cover strength, at the price of no extra forward."""
+
+    at: int
+    to: Conditions
+
+
+@dataclass(frozen=True)
+class Repaint:
+    """What stays of a source [1, T, C] where `mask` [1, T, 1] is 0.
+
+    For the share `held` of the steps the source is put back there at the step's own noise level; in the end the
+    two are blended over `ramp` frames outside the mask (`repaint` of ACE-Step).
+    """
+
+    source: torch.Tensor
+    mask: torch.Tensor
+    held: float = 1.0
+    ramp: int = 0
+
+
 class Guide:
     """The velocity field of one run: transformer, conditions and guidance, with APG's momentum.
 
@@ -92,14 +142,19 @@ class Guide:
     """
 
     def __init__(self, transformer: Any, conditions: Conditions, schedule: Schedule) -> None:
-        import torch
         from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
 
         self.transformer = transformer
-        self.one = conditions
         self.schedule = schedule
         self.guided = schedule.guidance > 1.0
         self.momentum = MomentumBuffer(momentum=APG_MOMENTUM)
+        self.hear(conditions)
+
+    def hear(self, conditions: Conditions) -> None:
+        """Go on with other conditions of the same length; the momentum stays."""
+        import torch
+
+        self.one = conditions
         if self.guided:
             null = conditions.null.expand_as(conditions.cond)
             self.cond2 = torch.cat([conditions.cond, null])
@@ -107,18 +162,26 @@ class Guide:
 
     def velocity(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """The velocity [B, T, C] at noise level t."""
-        start, end = self.schedule.interval
-        if self.guided and start <= 1.0 - t <= end:
-            return self._guided(x, t)
-        return self._forward(x, t, self.one.cond, self.one.context)
-
-    def _guided(self, x: torch.Tensor, t: float) -> torch.Tensor:
-        import torch
-        from diffusers.guiders.adaptive_projected_guidance import normalized_guidance
-
-        cond, uncond = self._forward(torch.cat([x, x]), t, self.cond2, self.context2).chunk(2)
+        cond, uncond = self.pair(x, t)
+        if uncond is None:
+            return cond
         if self.schedule.adg:
             return adg(x, cond, uncond, t, self.schedule.guidance)
+        return self.apg(cond, uncond)
+
+    def pair(self, x: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The conditional and the unconditional velocity; None for the second where guidance does not act."""
+        import torch
+
+        start, end = self.schedule.interval
+        if self.guided and start <= 1.0 - t <= end:
+            return self._forward(torch.cat([x, x]), t, self.cond2, self.context2).chunk(2)
+        return self._forward(x, t, self.one.cond, self.one.context), None
+
+    def apg(self, cond: torch.Tensor, uncond: torch.Tensor) -> torch.Tensor:
+        """Adaptive projected guidance of two velocities; moves the momentum on."""
+        from diffusers.guiders.adaptive_projected_guidance import normalized_guidance
+
         return normalized_guidance(
             pred_cond=cond,
             pred_uncond=uncond,
@@ -142,20 +205,23 @@ class Guide:
         )[0]
 
 
+OnStep = Callable[[int, int], None]
+
+
 def denoise(
     guide: Guide,
     noise: torch.Tensor,
-    on_step: Callable[[int, int], None] = lambda step, of: None,
-    generator: torch.Generator | None = None,
+    on_step: OnStep = lambda step, of: None,
+    along: Noise | None = None,
+    change: Switch | Repaint | None = None,
 ) -> torch.Tensor:
     """Latents [1, T, C] from noise of the same shape.
 
     `on_step(done, of)` is called after each step; what it raises ends the run, and nothing is left behind. SDE draws its
-    noise from `generator`, on that generator's device, in float32: x0 = x - sigma v, x' = (1 - sigma') x0 + sigma' eps
+    noise from `along`: x0 = x - sigma v, x' = (1 - sigma') x0 + sigma' eps
     (`FlowMatchEulerDiscreteScheduler` with stochastic sampling).
     """
     import torch
-    from diffusers.utils.torch_utils import randn_tensor
 
     schedule = guide.schedule
     # Sigmas stay 0-dimensional float32 tensors: with Python floats, bf16 products would round otherwise than the stock
@@ -165,13 +231,93 @@ def denoise(
     x = noise
     with torch.no_grad():
         for i in range(schedule.steps):
+            if isinstance(change, Switch) and i == change.at:
+                guide.hear(change.to)
             v = guide.velocity(x, times[i])
             wide = x.to(torch.float32)
             if schedule.sde:
-                fresh = randn_tensor(wide.shape, generator=generator, device=wide.device, dtype=wide.dtype)
-                wide = (1.0 - levels[i + 1]) * (wide - levels[i] * v) + levels[i + 1] * fresh
+                wide = (1.0 - levels[i + 1]) * (wide - levels[i] * v) + levels[i + 1] * along(wide)
             else:
                 wide = wide + (levels[i + 1] - levels[i]) * v
             x = wide.to(v.dtype)
+            if isinstance(change, Repaint) and i < round(change.held * schedule.steps):
+                held = levels[i + 1] * noise + (1.0 - levels[i + 1]) * change.source
+                x = torch.where(change.mask > 0, x, held.to(x.dtype))
             on_step(i + 1, schedule.steps)
+        if isinstance(change, Repaint) and change.ramp:
+            # lerp leaves equal values and a share of 1 as they are, to the bit
+            x = torch.lerp(change.source, x, ramps(change.mask, change.ramp).expand_as(x))
     return x
+
+
+def ramps(mask: torch.Tensor, width: int) -> torch.Tensor:
+    """A mask [1, T, 1] of 0 and 1 with slopes outside its ones, `width` frames long: 1 - d / (width + 1) at distance d."""
+    import torch
+
+    length = mask.shape[1]
+    ones = mask[0, :, 0] > 0
+    places = torch.arange(length, device=mask.device)
+    before = torch.where(ones, places, -length).cummax(0).values
+    after = torch.where(ones, places, 2 * length).flip(0).cummin(0).values.flip(0)
+    distance = torch.minimum(places - before, after - places)
+    return (1 - distance / (width + 1)).clamp(min=0).to(mask.dtype)[None, :, None]
+
+
+@dataclass(frozen=True)
+class Morph:
+    """A song on its way from one description to another: the two guides, and the song itself [1, T, C].
+
+    Steps `first` to before `last` move it, by the mean of `draws` draws of noise each.
+    """
+
+    source: Guide
+    target: Guide
+    song: torch.Tensor
+    first: int
+    last: int
+    draws: int = 1
+
+
+def flow_edit(morph: Morph, noise: Noise, on_step: OnStep = lambda step, of: None) -> torch.Tensor:
+    """The morphed song [1, T, C]; equal guides give the very song back (flow edit of ACE-Step, FlowEdit 2412.08629).
+
+    In each step from t to t' both guides look at the song under the same noise, the target's at the song as it has
+    become, and it moves by (t' - t) (v_target - v_source). From `last` on the noised result is denoised for the
+    target alone. Only the move is kept (`moved` = edit - song), so that where nothing moves nothing is rounded.
+    """
+    import torch
+
+    schedule, song = morph.target.schedule, morph.song.to(torch.float32)
+    levels = sigmas(schedule.steps, schedule.shift, song.device)
+    times, dtype = levels.tolist(), morph.song.dtype
+    moved = torch.zeros_like(song)
+    with torch.no_grad():
+        for i in range(morph.first, morph.last):
+            t, step = times[i], levels[i + 1] - levels[i]
+            seen = [(1 - t) * song + t * noise(song) for _ in range(morph.draws)]
+            target = _mean(morph.target, [(z + moved).to(dtype) for z in seen], t)
+            moved = moved + step * (target - _mean(morph.source, [z.to(dtype) for z in seen], t))
+            on_step(i + 1, schedule.steps)
+        if morph.last == schedule.steps:
+            return (song + moved).to(dtype)
+        t = times[morph.last]
+        x = moved + (1 - t) * song + t * noise(song)
+        for i in range(morph.last, schedule.steps):
+            x = x + (levels[i + 1] - levels[i]) * morph.target.velocity(x.to(dtype), times[i]).float()
+            on_step(i + 1, schedule.steps)
+    return x.to(dtype)
+
+
+def _mean(guide: Guide, seen: list[torch.Tensor], t: float) -> torch.Tensor:
+    """The mean velocity over several noisy views, float32. APG's momentum moves once, by their mean difference."""
+    before, differences, velocities = guide.momentum.running_average, [], []
+    for z in seen:
+        cond, uncond = guide.pair(z, t)
+        guide.momentum.running_average = before
+        velocities.append((cond if uncond is None else guide.apg(cond, uncond)).float())
+        if uncond is not None:
+            differences.append(cond - uncond)
+    guide.momentum.running_average = before
+    if differences:
+        guide.momentum.update(sum(differences) / len(differences))
+    return sum(velocities) / len(velocities)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import tiny
@@ -10,7 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 import sampler
 from errors import Stopped
-from sampler import Conditions, Guide, Schedule, denoise
+from sampler import Conditions, Guide, Noise, Schedule, denoise
 from song import Generate
 
 SECONDS = 2.0
@@ -25,7 +27,7 @@ def engine():
 def conditions(engine) -> Conditions:
     request = Generate.model_construct(**WORDS, duration_s=SECONDS, instrumental=False)
     with torch.no_grad():
-        return engine.condition(request, engine.fit(request))
+        return engine.conditioner.score(request).conditions
 
 
 def noise_for(c: Conditions, seed: int = 7) -> torch.Tensor:
@@ -75,9 +77,7 @@ def test_equals_the_stock_loop_in_bfloat16() -> None:
 def test_sde_equals_the_schedulers_stochastic_step(engine, shift) -> None:
     schedule = Schedule(6, shift, guidance=1.0, sde=True)
     c = conditions(engine)
-    ours = denoise(
-        Guide(engine.pipe.transformer, c, schedule), noise_for(c), generator=torch.Generator().manual_seed(3)
-    )
+    ours = denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c), along=Noise(3))
 
     stepper = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0, stochastic_sampling=True)
     stepper.set_timesteps(sigmas=sampler.sigmas(6, shift)[:-1].tolist())
@@ -92,11 +92,39 @@ def test_sde_follows_its_seed(engine) -> None:
     schedule, c = Schedule(4, sde=True), conditions(engine)
 
     def run(seed: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c), generator=generator)
+        return denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c), along=Noise(seed))
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
+
+
+def test_noise_is_the_stock_draw_whatever_the_dtype() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        like = torch.empty((1, 300, 64), dtype=dtype)
+        expected = torch.randn(like.shape, generator=torch.Generator().manual_seed(9), dtype=dtype)
+        assert torch.equal(Noise(9)(like), expected)
+
+
+def test_a_retake_turns_the_noise_on_the_sphere() -> None:
+    like = torch.empty((1, 4000, 64))
+    old, new = Noise(1)(like), Noise(2)(like)
+    for variance in (0.25, 0.5, 0.9):
+        turned = Noise(1, [(2, variance)])(like)
+        angle = variance * math.pi / 2
+        torch.testing.assert_close(turned, math.cos(angle) * old + math.sin(angle) * new)
+        assert turned.std().item() == pytest.approx(1, abs=0.01)  # as much noise as before
+        assert torch.corrcoef(torch.stack([turned.flatten(), old.flatten()]))[0, 1].item() == pytest.approx(
+            math.cos(angle), abs=0.01
+        )
+    assert torch.equal(Noise(1, [(2, 0.0)])(like), old)
+    torch.testing.assert_close(Noise(1, [(2, 1.0)])(like), new, rtol=0, atol=1e-6)
+    twice = Noise(1, [(2, 0.5), (3, 0.5)])(like)
+    torch.testing.assert_close(twice, math.sqrt(0.5) * (Noise(1, [(2, 0.5)])(like) + Noise(3)(like)))
+
+
+def test_each_purpose_has_noise_of_its_own() -> None:
+    like = torch.empty((1, 10, 8))
+    assert not torch.equal(Noise(1)(like), Noise(1, purpose=7)(like))
 
 
 def adg_by_frame(x, cond, uncond, sigma: float, scale: float) -> np.ndarray:
