@@ -1,32 +1,28 @@
-"""The song engine: condition on words, sing.
+"""The song engine: listen, denoise, decode.
 
-diffusers' `AceStepPipeline` holds weights, prompt encoding and VAE; the denoising loop is ours (`sampler.py`). An engine
-is not thread-safe and keeps nothing from song to song: `backend.py` gives it one request at a time.
+diffusers' `AceStepPipeline` holds weights, prompt encoding and VAE; what the transformer hears is put together in
+`conditioning.py`, the denoising loop is ours (`sampler.py`). An engine is not thread-safe and keeps nothing from song to
+song: `backend.py` gives it one request at a time.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import checkpoints
+from conditioning import TILE_ABOVE_S, Conditioner, Report, Score
 from errors import BadOutput
-from sampler import Conditions, Guide, Schedule, denoise
+from sampler import Guide, Morph, Noise, Schedule, denoise, flow_edit
 from settings import Checkpoint
-from song import LATENT_RATE, SAMPLE_RATE, Advanced, Generate, Progress, Sound
+from song import Advanced, SongRequest
+from sound import LATENT_RATE, SAMPLE_RATE, Progress, Sound
 
 if TYPE_CHECKING:
     import torch
 
-TEXT_TOKENS = 256  # the text branch reads no further, and tempo, key and duration stand at its end
-LYRIC_TOKENS = 2048
-TIMBRE_FRAMES = 30 * LATENT_RATE  # without a reference the timbre encoder hears 30 s of silence
-TILE_ABOVE_S = 60  # decode longer songs in tiles: untiled, each second costs about 64 MiB
-
-Report = Callable[[Progress], None]
+ALONG = 0x5DE  # the purpose of the noise that is drawn on the way: SDE keeps the ODE's start
 
 
 class Clock:
@@ -49,15 +45,6 @@ class Clock:
         return {**self.seconds, "total_s": round(time.perf_counter() - self.begun, 4)}
 
 
-@dataclass(frozen=True)
-class Words:
-    """Caption and lyrics as they fit the model, and what had to be said about it."""
-
-    prompt: str
-    lyrics: str
-    warnings: tuple[str, ...]
-
-
 class Engine:
     """One loaded checkpoint on one device ("cuda", "mps" or "cpu")."""
 
@@ -65,10 +52,12 @@ class Engine:
         self.pipe = pipe
         self.checkpoint = checkpoint
         self.device = device
+        self.conditioner = Conditioner(pipe, device)
 
-    def sing(self, request: Generate, report: Report = lambda _: None) -> Sound:
-        """The song of a request: float32 samples [2, n] at 48 kHz, n = the asked duration to the sample.
+    def sing(self, request: SongRequest, report: Report = lambda _: None) -> Sound:
+        """The song of a request: float32 samples [2, n] at 48 kHz, n = its `size`.
 
+        Of an extension or a repaint it is all that was heard with the new part in it (`SongRequest.heard`).
         `report` is called in each phase and after each step; what it raises ends the song and leaves the engine as it
         was. Raises BadOutput when the model produces numbers that are not finite.
         """
@@ -76,11 +65,9 @@ class Engine:
 
         clock = Clock(self.sync)
         with torch.no_grad():
-            report(Progress("Reading the words"))
-            words = self.fit(request)
-            conditions = self.condition(request, words)
+            score = self.conditioner.score(request, report)
             clock.mark("conditioning_s")
-            latents = self.denoise(conditions, request.advanced, report)
+            latents = self.denoise(score, request, report)
             clock.mark("denoise_s")
             if not bool(torch.isfinite(latents).all()):
                 raise BadOutput(
@@ -88,66 +75,34 @@ class Engine:
                     "Try another seed or a lower guidance.",
                 )
             report(Progress("Decoding"))
-            samples = self.decode(latents)[:, : round(request.duration_s * SAMPLE_RATE)]
+            samples = self.decode(latents)[:, request.lead : request.lead + request.size]
             clock.mark("decode_s")
         timings = clock.done()
         timings["per_step_s"] = round(timings["denoise_s"] / request.advanced.inference_steps, 4)
-        return Sound(samples.numpy(), SAMPLE_RATE, timings, self.describe(), words.warnings)
+        return Sound(samples.numpy(), SAMPLE_RATE, timings, self.describe(), score.warnings)
 
-    def fit(self, request: Generate) -> Words:
-        """The request's words within the model's token limits.
-
-        A caption that is too long is shortened from its end, because the text encoder would cut tempo, key and duration
-        instead; lyrics are cut by the tokenizer. Both are told to the user.
-        """
-        warnings = []
-        prompt, lyrics = request.prompt, request.sung
-
-        def tokens(caption: str) -> int:
-            return len(self.pipe.tokenizer(self._formatted(request, caption)[0]).input_ids)
-
-        if tokens(prompt) > TEXT_TOKENS:
-            low, high = 0, len(prompt)  # the longest prefix that fits
-            while low < high:
-                middle = (low + high + 1) // 2
-                low, high = (middle, high) if tokens(prompt[:middle]) <= TEXT_TOKENS else (low, middle - 1)
-            warnings.append(f"The model read the first {low} of {len(prompt)} characters of the style prompt.")
-            prompt = prompt[:low]
-        count = len(self.pipe.tokenizer(self._formatted(request, "")[1]).input_ids)
-        if count > LYRIC_TOKENS:
-            share = math.floor(100 * LYRIC_TOKENS / count)
-            warnings.append(f"The lyrics are too long for the model: it read about the first {share} %.")
-        return Words(prompt, lyrics, tuple(warnings))
-
-    def condition(self, request: Generate, words: Words) -> Conditions:
-        """What the transformer hears: words, silence as timbre, silence as source, everything to be made."""
-        import torch
-
-        pipe, dtype = self.pipe, self.pipe.transformer.dtype
-        text, text_mask, lyric, lyric_mask = pipe.encode_prompt(
-            prompt=words.prompt, lyrics=words.lyrics, device=self.device, **self._metas(request)
-        )
-        encoder = pipe.condition_encoder
-        silence = encoder.silence_latent.to(device=self.device, dtype=dtype)
-        cond, _ = encoder(
-            text_hidden_states=text,
-            text_attention_mask=text_mask,
-            lyric_hidden_states=lyric,
-            lyric_attention_mask=lyric_mask,
-            refer_audio_acoustic_hidden_states_packed=silence[:, :TIMBRE_FRAMES],
-            refer_audio_order_mask=torch.zeros(1, device=self.device, dtype=torch.long),
-        )
-        frames = math.ceil(request.duration_s * LATENT_RATE)
-        source = silence[:, :frames]
-        null = encoder.null_condition_emb.to(device=cond.device, dtype=cond.dtype)
-        return Conditions(cond, null, torch.cat([source, torch.ones_like(source)], dim=-1))
-
-    def denoise(self, conditions: Conditions, knobs: Advanced, report: Report = lambda _: None) -> torch.Tensor:
+    def denoise(self, score: Score, request: SongRequest, report: Report = lambda _: None) -> torch.Tensor:
         """Latents [1, T, C] of a song, from the noise of its seed."""
-        import torch
-        from diffusers.utils.torch_utils import randn_tensor
+        knobs, begun = request.advanced, time.perf_counter()
+        seeds = (knobs.seed, request.retakes)
+        start, along = Noise(*seeds), Noise(*seeds, purpose=ALONG)
 
-        schedule = Schedule(
+        def on_step(done: int, of: int) -> None:
+            left = (time.perf_counter() - begun) / done * (of - done)
+            report(Progress("Denoising", done, of, left))
+
+        report(Progress("Denoising", 0, knobs.inference_steps))
+        guide = Guide(self.pipe.transformer, score.conditions, self.schedule(knobs))
+        if score.origin is not None:
+            origin = Guide(self.pipe.transformer, score.origin, guide.schedule)
+            return flow_edit(Morph(origin, guide, score.song, *request.morphing, request.n_avg), along, on_step)
+        context = score.conditions.context
+        noise = start(context[..., : context.shape[-1] // 2])
+        return denoise(guide, noise, on_step, along, score.change)
+
+    def schedule(self, knobs: Advanced) -> Schedule:
+        """The way from noise to song that the knobs describe; turbo has its guidance built in."""
+        return Schedule(
             steps=knobs.inference_steps,
             shift=knobs.shift,
             guidance=1.0 if self.pipe.is_turbo else knobs.guidance_scale,
@@ -155,20 +110,6 @@ class Engine:
             adg=knobs.use_adg,
             sde=knobs.infer_method == "sde",
         )
-        # CPU generators give the same noise on every machine; one per purpose, so that SDE keeps the ODE's start.
-        start = torch.Generator("cpu").manual_seed(knobs.seed)
-        along = torch.Generator("cpu").manual_seed(knobs.seed ^ 0x5DE)
-        shape = (1, conditions.context.shape[1], conditions.context.shape[2] // 2)
-        device, dtype = conditions.context.device, conditions.context.dtype
-        noise = randn_tensor(shape, generator=start, device=device, dtype=dtype)
-        begun = time.perf_counter()
-
-        def on_step(done: int, of: int) -> None:
-            left = (time.perf_counter() - begun) / done * (of - done)
-            report(Progress("Denoising", done, of, left))
-
-        report(Progress("Denoising", 0, schedule.steps))
-        return denoise(Guide(self.pipe.transformer, conditions, schedule), noise, on_step, along)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [1, T, C] to float32 samples [2, 1920 T] on the CPU, as the VAE gives them: no normalisation."""
@@ -182,19 +123,6 @@ class Engine:
         row = self.checkpoint
         own = {"key": row.key, "id": row.key if row.key == "demo" else row.source, "revision": row.revision}
         return {**own, "device": self.device, "dtype": dtype}
-
-    def _metas(self, request: Generate) -> dict[str, Any]:
-        knobs = request.advanced
-        return {
-            "vocal_language": knobs.vocal_language,
-            "audio_duration": request.duration_s,
-            "bpm": knobs.bpm,
-            "keyscale": knobs.keyscale,
-            "timesignature": knobs.timesignature,
-        }
-
-    def _formatted(self, request: Generate, caption: str) -> tuple[str, str]:
-        return self.pipe._format_prompt(caption, request.sung, **self._metas(request))
 
     def sync(self) -> None:
         """Wait until the device has done what it was told."""

@@ -12,28 +12,12 @@ import torch
 
 import ace_pipeline
 import random_checkpoint
+from conditioning import TEXT_TOKENS, Words
 from errors import BadOutput, Stopped
-from song import KNOBS, Generate, Progress, SongRequest
+from song import Generate
+from sound import Progress
 
 BASE = {"prompt": "slow piano", "lyrics": "[verse]\nla la la", "duration_s": 10, "seed": 11, "inference_steps": 8}
-OTHER = {  # a value for every control that is not its default or BASE's
-    "prompt": "fast drums",
-    "lyrics": "[verse]\nlo lo lo",
-    "duration_s": 12,
-    "instrumental": True,
-    "inference_steps": 9,
-    "guidance_scale": 3.0,
-    "infer_method": "sde",
-    "seed": 12,
-    "cfg_interval_start": 0.5,
-    "cfg_interval_end": 0.5,
-    "shift": 2.0,
-    "use_adg": True,
-    "bpm": 90,
-    "keyscale": "A minor",
-    "timesignature": "3",
-    "vocal_language": "fr",
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +43,6 @@ def latents(engine, **values) -> torch.Tensor:
     finally:
         del engine.decode
     return caught[0]
-
-
-def test_the_table_below_covers_every_control() -> None:
-    lm = {name for name, k in KNOBS.items() if k.group == "5Hz LM"}
-    own = SongRequest.model_fields.keys() | Generate.model_fields.keys()
-    assert OTHER.keys() == (own | KNOBS.keys()) - {"advanced", "lm"} - lm
-
-
-@pytest.mark.parametrize("name", OTHER)
-def test_every_control_changes_the_song(engine, name) -> None:
-    plain, changed = latents(engine), latents(engine, **{name: OTHER[name]})
-    assert not torch.equal(plain, changed[:, : plain.shape[1]])
 
 
 def test_the_same_request_is_the_same_song_to_the_sample(engine) -> None:
@@ -146,31 +118,32 @@ def test_seeds_do_not_touch_the_global_generator(engine) -> None:
 
 def test_a_long_caption_is_shortened_so_that_tempo_and_key_survive(engine) -> None:
     request = Generate.parse({**BASE, "prompt": "word " * 100, "bpm": 77, "keyscale": "D minor"})
-    words = engine.fit(request)
-    text = engine._formatted(request, words.prompt)[0]
-    ids = engine.pipe.tokenizer(text, truncation=True, max_length=ace_pipeline.TEXT_TOKENS).input_ids
+    ear = engine.conditioner
+    words = ear.fit(request, Words(request.prompt, request.sung, "text2music"))
+    text = ear.formatted(request, words)[0]
+    ids = engine.pipe.tokenizer(text, truncation=True, max_length=TEXT_TOKENS).input_ids
     read = engine.pipe.tokenizer.decode(ids)
     assert "bpm: 77" in read and "D minor" in read and "duration: 10 seconds" in read
-    assert len(words.prompt) > 20 and request.prompt.startswith(words.prompt)
-    longer = engine._formatted(request, request.prompt[: len(words.prompt) + 1])[0]
-    assert len(engine.pipe.tokenizer(longer).input_ids) > ace_pipeline.TEXT_TOKENS  # not a character was wasted
-    assert words.warnings == (f"The model read the first {len(words.prompt)} of 499 characters of the style prompt.",)
+    kept = len(words.caption)
+    assert kept > 20 and request.prompt.startswith(words.caption)
+    longer = ear.formatted(request, Words(request.prompt[: kept + 1], words.lyrics, words.task))[0]
+    assert len(engine.pipe.tokenizer(longer).input_ids) > TEXT_TOKENS  # not a character was wasted
+    assert words.warnings == (f"The model read the first {kept} of 499 characters of the style prompt.",)
 
 
 def test_lyrics_beyond_the_model_are_told(engine) -> None:
-    words = engine.fit(Generate.parse({**BASE, "lyrics": "la " * 1300}))
-    assert len(words.warnings) == 1 and "about the first 52 %" in words.warnings[0]
-    assert engine.fit(Generate.parse(BASE)).warnings == ()
+    warned = engine.conditioner.score(Generate.parse({**BASE, "lyrics": "la " * 1300})).warnings
+    assert len(warned) == 1 and "about the first 52 %" in warned[0]
+    assert engine.conditioner.score(Generate.parse(BASE)).warnings == ()
 
 
 def test_instrumental_replaces_the_lyrics(engine) -> None:
-    assert engine.fit(Generate.parse({**BASE, "instrumental": True})).lyrics == "[Instrumental]"
     assert torch.equal(latents(engine, instrumental=True), latents(engine, instrumental=True, lyrics="other words"))
 
 
 def test_the_prompt_tells_the_true_duration(engine) -> None:
     request = Generate.parse({**BASE, "duration_s": 37})
-    assert "- duration: 37 seconds\n" in engine._formatted(request, "x")[0]
+    assert "- duration: 37 seconds\n" in engine.conditioner.formatted(request, Words("x", "", "text2music"))[0]
 
 
 def test_numbers_that_are_not_finite_are_refused_with_the_seed() -> None:

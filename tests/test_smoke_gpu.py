@@ -69,3 +69,58 @@ def test_our_loop_equals_the_stock_one_in_bfloat16(engine) -> None:
         del engine.decode
     # Batched conditions are concatenated once instead of at each step; the numbers must not notice.
     assert torch.equal(caught[0], stock(engine, asked))
+
+
+def noise(seconds: float):
+    from sound import AudioClip
+
+    samples = 0.1 * np.random.default_rng(3).standard_normal((2, round(seconds * 48_000)))
+    return AudioClip(samples.astype(np.float32), {"format": "WAV"})
+
+
+def test_listening_to_four_minutes_fits_a_small_card(engine, capsys) -> None:
+    if engine.device != "cuda":
+        pytest.skip("only CUDA tells its peak")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.no_grad():
+        latents = engine.conditioner.listen(noise(240))
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    assert latents.shape[1] == 6000 and bool(torch.isfinite(latents).all()) and peak < 16
+    with capsys.disabled():
+        print(f"\nlistening to 240 s: peak {peak:.1f} GiB")
+
+
+def test_what_a_repaint_and_an_extension_hold_comes_back_bit_for_bit(engine) -> None:
+    from remakes import Edit, Extend
+
+    known = {"source_audio": noise(12), "prompt": "jazz", "seed": 5, "inference_steps": 8}
+    for mode, own in ((Edit, {"regions": [[4, 7]], "repaint_mode": "conservative"}), (Extend, {"extra_duration_s": 5})):
+        request, _ = mode.parse({**known, **own}).heard()
+        with torch.no_grad():
+            score = engine.conditioner.score(request)
+            out = engine.denoise(score, request)
+        kept = score.change.mask[0, :, 0] == 0
+        assert torch.equal(out[:, kept], score.change.source[:, kept])
+        assert not torch.equal(out[:, ~kept], score.change.source[:, ~kept])
+
+
+def test_a_morph_between_equal_descriptions_is_the_song_itself(engine) -> None:
+    from remakes import Edit
+
+    same = {"prompt": "jazz", "source_caption": "jazz", "source_lyrics": "la", "target_lyrics": "la"}
+    request = Edit.parse({"source_audio": noise(10), "sub_mode": "flow_edit", "inference_steps": 8, **same})
+    with torch.no_grad():
+        score = engine.conditioner.score(request)
+        out = engine.denoise(score, request)
+    assert (out - score.song).abs().max() < 1e-5
+
+
+def test_a_cover_switches_without_another_forward(engine) -> None:
+    from benchmarks.remakes import forwards
+    from remakes import Cover
+
+    known = {"source_audio": noise(10), "prompt": "jazz", "seed": 5, "inference_steps": 8}
+    half, whole = (Cover.parse({**known, "cover_strength": strength}) for strength in (0.5, 1.0))
+    assert forwards(engine, half) == forwards(engine, whole) == 8
+    assert not np.array_equal(engine.sing(half).samples, engine.sing(whole).samples)
