@@ -30,7 +30,8 @@ from errors import (
     out_of_memory,
 )
 from settings import Checkpoint, checkpoint_for, read
-from song import Progress, SongRequest, Sound
+from song import SongRequest
+from sound import Progress, Sound
 
 if sys.platform == "linux":
     import spaces  # before torch: on ZeroGPU it patches torch's CUDA
@@ -43,6 +44,7 @@ COLD_START_S = 15  # a fresh ZeroGPU worker streams all weights into memory firs
 STEP_S = 0.22  # one guided step of XL in bf16 is bound by kernel launches ...
 STEP_S_PER_S = 0.0007  # ... and grows a little with each second of song
 DECODE_S_PER_S = 0.004
+LISTEN_S_PER_S = 0.004  # a source is encoded first
 MARGIN = 1.3
 BEAT_S = 0.5  # a generator can be stopped only when it yields: in long phases the last event is told again
 ZERO_GPU_ERRORS = {  # titles of the spaces package's errors: our class, our sentence, what to do
@@ -84,8 +86,8 @@ def gpu_seconds(request: SongRequest, multiplier: float = 1.0, *_: Any, **__: An
     not raise.
     """
     bounds = read()
-    steps, seconds = request.advanced.inference_steps, getattr(request, "duration_s", 60)
-    work = COLD_START_S + steps * (STEP_S + seconds * STEP_S_PER_S) + seconds * DECODE_S_PER_S
+    forwards, seconds = request.advanced.inference_steps * request.passes, request.seconds
+    work = COLD_START_S + forwards * (STEP_S + seconds * STEP_S_PER_S) + seconds * (DECODE_S_PER_S + LISTEN_S_PER_S)
     estimate = max(int(work * MARGIN), bounds.gpu_min_s)
     return int(min(estimate * multiplier, bounds.gpu_max_s))
 

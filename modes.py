@@ -9,27 +9,36 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 import audio_io
 import backend
-from errors import StudioError, in_our_words
+import splice
+from errors import AudioError, KnobError, StudioError, in_our_words
+from fields import Knob
+from remakes import Cover, Edit, Extend
 from settings import VERSION, read
-from song import KNOBS, Generate, Progress, SongRequest, Sound, Take, controls, recipe
+from song import KNOBS, Generate, SongRequest, controls, recipe
+from sound import Progress, Sound, Take
 from tooltips import tip
 
-NO_PLANNER = "needs the planner"
+Request = TypeVar("Request", bound=SongRequest)
 Handler = Callable[[Mapping[str, Any], Path], Iterator[Progress | Take]]
+Join = Callable[[Any, np.ndarray, int], splice.Splice]
+KEEPING = (Extend, Edit)  # modes that promise to leave something as it was
+NO_PLANNER = "needs the planner"
 
 
-def defaults(request: type[SongRequest] = Generate) -> dict[str, Any]:
+def defaults(mode: type[SongRequest] = Generate) -> dict[str, Any]:
     """The default of each control of a mode, with the loaded checkpoint's own."""
-    row = backend.checkpoint()
-    table = {name: k.default for name, k in controls(request).items()}
-    return table | {"duration_s": row.duration_s} | dict(row.knobs)
+    row, known = backend.checkpoint(), controls(mode)
+    own = {"duration_s": row.duration_s, **row.knobs}
+    return {name: own.get(name, k.default) for name, k in known.items()}
 
 
 def unavailable() -> dict[str, str]:
@@ -38,33 +47,70 @@ def unavailable() -> dict[str, str]:
     return lm | dict(backend.checkpoint().off)
 
 
+def ask(mode: type[Request], values: Mapping[str, Any]) -> Request:
+    """The request of a mode, its recordings let in. Raises InputError with one sentence."""
+    lacks = backend.checkpoint().lacks
+    if reason := lacks.get(mode.mode) or lacks.get(str(values.get("sub_mode"))):
+        raise KnobError(reason)
+    audio = [name for name, k in controls(mode).items() if k.kind == "audio" and values.get(name)]
+    return mode.parse({**values, **{name: audio_io.admit(values[name]) for name in audio}}, defaults(mode))
+
+
 def generate(values: Mapping[str, Any], folder: Path) -> Iterator[Progress | Take]:
     """A song from words. Yields progress, then the Take, written into `folder`. Raises StudioError."""
-    request = Generate.parse(values, defaults())
-    for event in backend.sing(request):
-        yield take(request, event, request.duration_s, folder) if isinstance(event, Sound) else event
+    return _sung(ask(Generate, values), splice.whole, folder)
 
 
-def take(request: SongRequest, sound: Sound, seconds: float, folder: Path) -> Take:
-    """A guarded, written song with its recipe. Raises BadOutput, DiskFull or ExportError."""
-    audio_io.guard(sound, seconds)
-    samples, gain_db = audio_io.level(sound.samples)
-    warnings = list(sound.warnings)
-    if audio_io.sounds_like_noise(samples):
-        warnings.append("This take sounds like noise. Try a shorter prompt or another seed.")
+def cover(values: Mapping[str, Any], folder: Path) -> Iterator[Progress | Take]:
+    """A new version of a song, like `generate`."""
+    return _sung(ask(Cover, values), splice.whole, folder)
+
+
+def extend(values: Mapping[str, Any], folder: Path) -> Iterator[Progress | Take]:
+    """A song with a new part, like `generate`."""
+    return _sung(ask(Extend, values), splice.extend, folder)
+
+
+def edit(values: Mapping[str, Any], folder: Path) -> Iterator[Progress | Take]:
+    """A song changed in places or as a whole, like `generate`."""
+    request = ask(Edit, values)
+    return _sung(request, splice.whole if request.morphs else splice.repaint, folder)
+
+
+HANDLERS: dict[type[SongRequest], Handler] = {Generate: generate, Cover: cover, Extend: extend, Edit: edit}
+
+
+def _sung(request: SongRequest, join: Join, folder: Path) -> Iterator[Progress | Take]:
+    """A request through the gate, with no more of its source than the engine has to hear, then joined and written."""
+    heard, start = request.heard()
+    for event in backend.sing(heard):
+        if isinstance(event, Sound):
+            audio_io.guard(event, heard.seconds)
+            yield take(request, event, join(request, event.samples, start), folder)
+        else:
+            yield event
+
+
+def take(request: SongRequest, sound: Sound, song: splice.Splice, folder: Path) -> Take:
+    """A written song with its recipe, and a receipt where a source was to be kept. Raises DiskFull or ExportError."""
     path = folder / f"ace-{request.advanced.seed}-{secrets.token_hex(8)}.wav"
-    audio_io.write_wav(samples, path)
+    audio_io.write_wav(song.samples, path, exact=not audio_io.survives(song.part(song.kept())))
+    warnings = list(dict.fromkeys(sound.warnings))
+    if audio_io.sounds_like_noise(song.part(song.changed)):
+        warnings.append("This take sounds like noise. Try a shorter prompt or another seed.")
     metadata = {
         **recipe(request),
+        "inactive": unavailable() | request.idle,
         "planner": None,
         "model": dict(sound.model),
         "timings": dict(sound.timings),
         "audio": {
-            "seconds": samples.shape[1] / sound.sample_rate,
+            "seconds": song.samples.shape[1] / sound.sample_rate,
             "sample_rate": sound.sample_rate,
-            "channels": samples.shape[0],
-            "gain_db": gain_db,
+            "channels": song.samples.shape[0],
+            "gain_db": song.gain_db,
         },
+        **({"receipt": splice.receipt(song, request.source_audio, path)} if isinstance(request, KEEPING) else {}),
         "warnings": warnings,
         "app": VERSION,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -95,8 +141,8 @@ def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Progress | Take
         raise in_our_words(error) from error
 
 
-def endpoint(mode: type[SongRequest], handler: Handler) -> Callable[..., Iterator[tuple[Any, dict]]]:
-    """A flat generator with the controls' names and defaults as its signature.
+def endpoint(mode: type[SongRequest]) -> Callable[..., Iterator[tuple[Any, dict]]]:
+    """A flat generator with the controls' names and defaults as its signature; the first one is required.
 
     It yields `(None, progress)` while the song is made and `(file, metadata)` at the end; clients that wait for the
     result get the last one. Errors are `gr.Error` with our sentence.
@@ -104,11 +150,16 @@ def endpoint(mode: type[SongRequest], handler: Handler) -> Callable[..., Iterato
     import gradio as gr
     from gradio.data_classes import FileData
 
-    given, known = defaults(mode), controls(mode)
+    given, known, handler = defaults(mode), controls(mode), HANDLERS[mode]
+    kinds = {"audio": FileData, "pairs": list[list[float]], "int": int, "float": float, "bool": bool}
+    types = {name: kinds.get(k.kind, str) for name, k in known.items()}
+    types |= {name: types[name] | None for name, k in known.items() if k.optional and k.empty}
 
     def call(*values: Any) -> Iterator[tuple[Any, dict]]:
         try:
-            for event in run(handler, dict(zip(known, values, strict=True))):
+            asked = dict(zip(known, values, strict=True))
+            files = {name: uploaded(asked[name], k) for name, k in known.items() if k.kind == "audio"}
+            for event in run(handler, asked | files):
                 if isinstance(event, Take):
                     file = FileData(path=event.path, meta={"_type": "gradio.FileData"})
                     yield file.model_dump(), dict(event.metadata)
@@ -117,20 +168,38 @@ def endpoint(mode: type[SongRequest], handler: Handler) -> Callable[..., Iterato
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    required = inspect.Parameter.empty
+    first, empty = next(iter(known)), inspect.Parameter.empty
     parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=required if name == "prompt" else given[name],
-            annotation=k.type,
+            default=empty if name == first else list(given[name]) if k.kind == "pairs" else given[name],
+            annotation=types[name],
         )
         for name, k in known.items()
     ]
     returns = tuple[FileData, dict]
     call.__name__ = mode.mode
     call.__signature__ = inspect.Signature(parameters, return_annotation=returns)
-    call.__annotations__ = {name: k.type for name, k in known.items()} | {"return": returns}
+    call.__annotations__ = types | {"return": returns}
     lines = [f"    {name}: {tip(k)}" for name, k in known.items()]
     call.__doc__ = "\n".join([inspect.getdoc(mode) or "", "", "Parameters:", *lines])
     return call
+
+
+def uploaded(value: Any, control: Knob) -> str | None:
+    """The path of a file that a client uploaded, or None for no file.
+
+    Gradio guards the files of its own components; what comes to an endpoint it guards only when it is marked as a file.
+    Raises AudioError for anything that does not lie in the upload folder.
+    """
+    from gradio.utils import get_upload_folder
+
+    if not value:
+        return None
+    path = value.get("path") if isinstance(value, dict) else getattr(value, "path", None)
+    folder = Path(get_upload_folder()).resolve()
+    with suppress(ValueError):  # a zero byte or half a character is in no path
+        if isinstance(path, str) and Path(path).resolve().is_relative_to(folder):
+            return path
+    raise AudioError(f"{control.label} must be an uploaded file.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from typing import Any
 
 MODEL = os.environ.get("ACE_MODEL", "")  # for `pytest -m gpu` alone
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
@@ -25,3 +27,23 @@ def _local_only(self: socket.socket, address) -> None:
 def closed_room(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(socket.socket, "connect", _local_only)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The studio on the demo checkpoint, served for the tests of one file."""
+    import served  # late: a machine with a GPU may have no web libraries
+
+    with served.studio(tmp_path_factory.mktemp("studio")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(studio: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A program that visits the studio."""
+    from gradio_client import Client
+
+    downloads = str(tmp_path_factory.mktemp("downloads"))
+    visitor = Client(studio.url, download_files=downloads, verbose=False, analytics_enabled=False)
+    yield visitor
+    visitor.close()

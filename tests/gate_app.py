@@ -1,8 +1,8 @@
 """The real page on the real `spaces` package, with a sine in place of the song engine. A script for test_gate.py.
 
 torch is hidden, because `spaces` fails on its CPU build under SPACES_ZERO_GPU. The prompt steers what the engine does, and
-the file that GATE_LOG names tells what it did: a line `event pid seed` for each build, and for each song that begins, each
-step that begins in it, and its end.
+the file that GATE_LOG names tells what it did: a line `event pid seed heard` for each build, and for each song that begins,
+each step that begins in it, and its end. `heard` is how many seconds of a source came with the song.
 """
 
 from __future__ import annotations
@@ -17,31 +17,36 @@ from typing import Any
 import numpy as np
 
 from errors import BadOutput
-from song import SAMPLE_RATE, Generate, Progress, Sound
+from remakes import Remake
+from song import SongRequest
+from sound import SAMPLE_RATE, Progress, Sound
 
 LOG = Path(os.environ["GATE_LOG"])
 STEP_S, SLOW_STEP_S = 0.03, 0.3
 
 
-def note(event: str, seed: int = 0) -> None:
+def note(event: str, seed: int = 0, heard: float = 0) -> None:
     """One line of the log, from whichever process this is."""
     with LOG.open("a") as log:
-        log.write(f"{event} {os.getpid()} {seed}\n")
+        log.write(f"{event} {os.getpid()} {seed} {heard:g}\n")
 
 
 class Sine:
-    """An engine without weights: a tone whose pitch is the seed, unless the prompt says otherwise."""
+    """An engine without weights: a tone whose pitch is the seed, unless the prompt says otherwise.
 
-    def sing(self, request: Generate, report: Callable[[Progress], None]) -> Sound:
+    Like the real one it makes all that a request asks for: of an extension or an edit, what was heard with the new part.
+    """
+
+    def sing(self, request: SongRequest, report: Callable[[Progress], None]) -> Sound:
         """The tone of a request, reported step by step."""
         seed = request.advanced.seed
-        note("song", seed)
+        note("song", seed, request.source_audio.seconds if isinstance(request, Remake) else 0)
         try:
             return self._tone(request, report)
         finally:
             note("end", seed)
 
-    def _tone(self, request: Generate, report: Callable[[Progress], None]) -> Sound:
+    def _tone(self, request: SongRequest, report: Callable[[Progress], None]) -> Sound:
         steps, seed = request.advanced.inference_steps, request.advanced.seed
         for step in range(1, steps + 1):
             note("step", seed)
@@ -49,7 +54,7 @@ class Sine:
             report(Progress("Denoising", step, steps))
             if step == 2:
                 misbehave(request.prompt, seed)
-        wave = 0.5 * np.sin(np.arange(round(request.duration_s * SAMPLE_RATE)) * (200 + seed % 400) / 7639)
+        wave = 0.5 * np.sin(np.arange(round(request.seconds * SAMPLE_RATE)) * (200 + seed % 400) / 7639)
         samples = np.stack([wave, wave]).astype(np.float32)
         return Sound(samples, SAMPLE_RATE, {"total_s": steps * STEP_S}, {"key": "sine"})
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,9 @@ from gradio_client import Client
 from waiting import wait_until
 
 import modes
-from song import KNOBS, Advanced, LMOptions
+from audio_io import AUDIO_MAX_BYTES
+from remakes import MODES
+from song import Advanced, LMOptions, SongRequest, controls
 
 SONG = {"prompt": "lo-fi\u202e beat\x00", "duration_s": 10.5, "instrumental": True, "inference_steps": 8, "seed": 7}
 PATIENCE_S = 120  # a busy machine of two cores makes these songs in a fifth of it
@@ -30,20 +34,6 @@ class Song(NamedTuple):
     wav: bytes
     metadata: dict[str, Any]
     told: list[Any]
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
-    with served.studio(tmp_path_factory.mktemp("studio")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(studio: served.Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    downloads = str(tmp_path_factory.mktemp("downloads"))
-    visitor = Client(studio.url, download_files=downloads, verbose=False, analytics_enabled=False)
-    yield visitor
-    visitor.close()
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +59,23 @@ def call(studio: served.Served, body: str, path: str = "call/v2/generate") -> ht
     return httpx.post(f"{studio.url}/gradio_api/{path}", content=body, headers=headers, timeout=PATIENCE_S)
 
 
+def upload(studio: served.Served, name: str, content: Any) -> httpx.Response:
+    """An upload as a browser sends it; `content` may be too much to hold at once."""
+    start = f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    body = itertools.chain([start], [content] if isinstance(content, bytes) else content, [b"\r\n--edge--\r\n"])
+    headers = {"content-type": "multipart/form-data; boundary=edge"}
+    return httpx.post(f"{studio.url}/gradio_api/upload", content=body, headers=headers, timeout=PATIENCE_S)
+
+
+def refusal(studio: served.Served, endpoint: str, **values: Any) -> str | None:
+    """The sentence with which plain HTTP is refused; None where gradio keeps it to itself."""
+    joined = call(studio, json.dumps(values), f"call/v2/{endpoint}")
+    told = httpx.get(f"{studio.url}/gradio_api/call/{endpoint}/{joined.json()['event_id']}", timeout=PATIENCE_S).text
+    last = told.strip().rpartition("event: ")[2]
+    assert last.startswith("error")
+    return json.loads(last.partition("data: ")[2])["error"]
+
+
 def with_mcp(studio: served.Served, ask: Callable[[Any], Awaitable[Any]]) -> Any:
     """The answer of the studio's MCP server to `ask(session)`."""
     pytest.importorskip("mcp", reason="the mcp extra is not installed")
@@ -86,24 +93,27 @@ def with_mcp(studio: served.Served, ask: Callable[[Any], Awaitable[Any]]) -> Any
     return asyncio.run(talk())
 
 
-def test_generate_is_the_one_endpoint(client: Client):
+def test_the_four_modes_are_the_endpoints(client: Client):
     api = client.view_api(print_info=False, return_format="dict")
-    assert list(api["named_endpoints"]) == ["/generate"]
+    assert list(api["named_endpoints"]) == ["/generate", "/cover", "/extend", "/edit"]
     assert api["unnamed_endpoints"] == {}
 
 
-def test_its_parameters_are_the_controls_with_the_checkpoints_defaults(client: Client, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("mode", MODES)
+def test_parameters_are_the_controls_with_the_checkpoints_defaults(
+    client: Client, monkeypatch: pytest.MonkeyPatch, mode: type[SongRequest]
+):
     monkeypatch.setenv("ACE_MODEL", "demo")
-    endpoint = client.view_api(print_info=False, return_format="dict")["named_endpoints"]["/generate"]
+    endpoint = client.view_api(print_info=False, return_format="dict")["named_endpoints"][f"/{mode.mode}"]
     names = [p["parameter_name"] for p in endpoint["parameters"]]
-    assert names == ["prompt", "lyrics", "duration_s", "instrumental", *KNOBS]
-    assert len(names) == 4 + 21
+    assert names == list(controls(mode))
+    assert len(names) == {"generate": 5, "cover": 6, "extend": 8, "edit": 14}[mode.mode] + 21
     optional = {
         p["parameter_name"]: p["parameter_default"] for p in endpoint["parameters"] if p["parameter_has_default"]
     }
-    expected = modes.defaults()
-    del expected["prompt"]
-    assert optional == expected
+    expected = modes.defaults(mode)
+    del expected[names[0]]
+    assert optional == {name: list(value) if value == () else value for name, value in expected.items()}
     assert optional["guidance_scale"] == 3.0, "the demo checkpoint's own default"
 
 
@@ -194,14 +204,8 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(client: Client, studio: 
 
 
 def test_a_nan_over_http_gets_the_same_sentence(studio: served.Served):
-    joined = call(studio, '{"prompt": "calm piano", "duration_s": NaN}')
-    event = joined.json()["event_id"]
-    told = httpx.get(f"{studio.url}/gradio_api/call/generate/{event}", timeout=PATIENCE_S).text
-    last = told.strip().rpartition("event: ")[2]
-    assert last.startswith("error")
-    assert (
-        json.loads(last.partition("data: ")[2])["error"] == "Duration (s) must be a number from 10 to 600; it is nan."
-    )
+    words = refusal(studio, "generate", prompt="calm piano", duration_s=float("nan"))
+    assert words == "Duration (s) must be a number from 10 to 600; it is nan."
 
 
 def test_an_unknown_knob_is_named(client: Client, studio: served.Served):
@@ -237,7 +241,10 @@ def test_a_cancelled_song_ends_and_the_next_is_served(client: Client, studio: se
     assert Path(path).is_file()
 
 
-@pytest.mark.parametrize("name", ["on_generate", "on_stop"])
+BEHIND_BUTTONS = [*(f"on_{mode.mode}" for mode in MODES), "retake", "on_recording", "on_song_to_edit"]
+
+
+@pytest.mark.parametrize("name", BEHIND_BUTTONS)
 def test_what_the_buttons_do_is_closed_to_clients(client: Client, studio: served.Served, name: str):
     with pytest.raises(ValueError, match="Cannot find a function"):
         client.predict(api_name=f"/{name}")
@@ -249,14 +256,60 @@ def test_files_of_the_machine_are_closed(studio: served.Served, path: str):
     assert httpx.get(f"{studio.url}/gradio_api/file={path}").status_code == 403
 
 
-def test_mcp_offers_one_tool_that_explains_every_parameter(studio: served.Served):
-    (tool,) = with_mcp(studio, lambda session: session.list_tools()).tools
-    assert (tool.name, tool.description) == ("generate", "A song from words.")
-    parameters = tool.inputSchema["properties"]
-    assert list(parameters) == ["prompt", "lyrics", "duration_s", "instrumental", *KNOBS]
-    assert [name for name, known in parameters.items() if not known.get("description")] == []
-    assert "(8 to 80)" in parameters["inference_steps"]["description"]
-    assert tool.inputSchema["required"] == ["prompt"]
+def test_an_upload_over_the_limit_is_refused(studio: served.Served):
+    refused = upload(studio, "long.wav", itertools.repeat(bytes(2**20), AUDIO_MAX_BYTES // 2**20 + 1))
+    assert refused.status_code == 413
+    assert refused.text == f"File size exceeded maximum allowed size of {AUDIO_MAX_BYTES} bytes."
+
+
+def test_the_name_of_an_upload_leads_nowhere(studio: served.Served):
+    (path,) = upload(studio, "../../../../tmp/evil<img src=x onerror=1>.wav", b"no music").json()
+    assert Path(path).parent.parent == studio.scratch.parent / "gradio" and "<" not in path
+    assert Path(path).read_bytes() == b"no music"
+
+
+OUTSIDE = ["/etc/passwd", "{upload}/../../../../../etc/passwd", "file:///etc/passwd", "../etc/passwd", "\x00", "\ud800"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_no_file_of_the_machine_is_a_recording(studio: served.Served, path: str):
+    (own,) = upload(studio, "song.wav", b"no music").json()
+    path = path.format(upload=own)
+    before = studio.log.stat().st_size
+    for value in ({"path": path}, path, {"url": path}, [path]):
+        assert refusal(studio, "cover", source_audio=value) == "Song to cover must be an uploaded file."
+        beside = refusal(studio, "cover", source_audio={"path": own}, reference_audio=value)
+        assert beside == "Timbre reference must be an uploaded file."
+    assert "Traceback" not in studio.log.read_text()[before:]
+    marked = refusal(studio, "cover", source_audio={"path": path, "meta": {"_type": "gradio.FileData"}})
+    assert marked in (None, "Song to cover must be an uploaded file."), "gradio looks first, and refuses without a word"
+    assert studio.left_behind() == []
+
+
+@pytest.mark.parametrize("mark", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_a_recording_is_not_fetched_from_this_machines_network(studio: served.Served, mark: dict):
+    with socket.create_server(("127.0.0.1", 0)) as bait:
+        bait.setblocking(False)
+        address = f"http://127.0.0.1:{bait.getsockname()[1]}/song.wav"
+        for value in ({"path": address}, {"url": address}, {"path": address, "url": address}):
+            assert refusal(studio, "cover", source_audio={**value, **mark}) in (
+                None,
+                "Song to cover must be an uploaded file.",
+            )
+        with pytest.raises(BlockingIOError):
+            bait.accept()
+
+
+def test_mcp_offers_four_tools_that_explain_every_parameter(studio: served.Served):
+    tools = with_mcp(studio, lambda session: session.list_tools()).tools
+    assert [tool.name for tool in tools] == ["generate", "cover", "extend", "edit"]
+    for tool, mode in zip(tools, MODES, strict=True):
+        assert tool.description.startswith(mode.__doc__)
+        parameters = tool.inputSchema["properties"]
+        assert list(parameters) == list(controls(mode))
+        assert [name for name, known in parameters.items() if not known.get("description")] == []
+        assert "(8 to 80)" in parameters["inference_steps"]["description"]
+        assert tool.inputSchema["required"] == [next(iter(controls(mode)))]
 
 
 def test_mcp_refuses_in_our_words(studio: served.Served):

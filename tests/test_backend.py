@@ -26,7 +26,8 @@ import ace_pipeline
 import backend
 import checkpoints
 from errors import BY_NAME, BadOutput, EngineFault, EngineMissing, Failure, OutOfMemory, StudioError
-from song import SAMPLE_RATE, Generate, Progress, Sound
+from song import Generate
+from sound import SAMPLE_RATE, Progress, Sound
 
 REQUEST = Generate.parse({"prompt": "rain", "duration_s": 10, "inference_steps": 8, "seed": 5})
 SOUND = Sound(np.zeros((2, 4), np.float32), SAMPLE_RATE, {"total_s": 1.0}, {"key": "fake"})

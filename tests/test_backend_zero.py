@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import backend
 from errors import EngineFault, GpuAborted, GpuBusy, QuotaError, StudioError
-from song import DURATION_RANGE, KNOBS, SAMPLE_RATE, Generate, Sound
+from song import DURATION_RANGE, KNOBS, Generate
+from sound import SAMPLE_RATE, Sound
 
 REQUEST = Generate.parse({"prompt": "rain", "duration_s": 10, "inference_steps": 8, "seed": 5})
 SOUND = Sound(np.zeros((2, 4), np.float32), SAMPLE_RATE, {"total_s": 1.0}, {"key": "fake"})

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import served
-from gradio_client import Client
+import soundfile
+from gradio_client import Client, handle_file
 from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 from waiting import wait_until
@@ -37,6 +39,7 @@ class Event(NamedTuple):
     what: str
     pid: int
     seed: int
+    heard: float  # seconds of a source that came with the song
 
 
 @dataclass(repr=False)
@@ -50,9 +53,11 @@ class Gate:
 
     def submit(self, prompt: str = "tone", seed: int = 1, client: Client | None = None) -> Job:
         """Ask for 10 s of music through the public endpoint."""
-        return (client or self.client).submit(
-            prompt=prompt, duration_s=10, inference_steps=STEPS, seed=seed, api_name="/generate"
-        )
+        return self.ask("generate", client, prompt=prompt, seed=seed, duration_s=10)
+
+    def ask(self, mode: str, client: Client | None = None, **values: Any) -> Job:
+        """Ask for a song of any mode."""
+        return (client or self.client).submit(**values, inference_steps=STEPS, api_name=f"/{mode}")
 
     def sing(self, prompt: str = "tone", seed: int = 1) -> tuple[str, dict[str, Any]]:
         """File and metadata of a song. Raises AppError with the words that the visitor sees."""
@@ -61,7 +66,7 @@ class Gate:
     def events(self, *kinds: str, seed: int | None = None) -> list[Event]:
         """What the engine did so far: of these kinds, for this seed."""
         lines = (line.split() for line in self.engine_log.read_text().splitlines())
-        every = [Event(what, int(pid), int(its_seed)) for what, pid, its_seed in lines]
+        every = [Event(what, int(pid), int(its_seed), float(heard)) for what, pid, its_seed, heard in lines]
         return [e for e in every if e.what in kinds and seed in (None, e.seed)]
 
     def worker(self) -> int:
@@ -88,6 +93,15 @@ def gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         closing(visitor(studio.url, folder)) as client,
     ):
         yield Gate(device, studio, log, client)
+
+
+@pytest.fixture(scope="module")
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 s of a beat, to be extended and edited."""
+    path = tmp_path_factory.mktemp("songs") / "song.flac"
+    beat = (0.3 * np.sin(np.arange(4800) / 20) * np.linspace(1, 0, 4800)).astype(np.float32)
+    soundfile.write(path, np.tile(beat, 1000), 48_000, subtype="PCM_16")
+    return path
 
 
 def visitor(url: str, folder: Path, **headers: str) -> Client:
@@ -121,15 +135,54 @@ def test_same_seed_gives_the_same_bytes(gate: Gate) -> None:
     assert one != other
 
 
-def test_cancelled_song_stops_within_two_steps_and_its_worker_takes_the_next(gate: Gate) -> None:
-    job = gate.submit("slow", seed=41)
-    next(progress for _, progress in job if progress["step"] == 2)
-    begun, worker = len(gate.events("step", seed=41)), gate.worker()
-    job.cancel()
-    wait_until(lambda: bool(gate.events("end", seed=41)) or gone(worker), seconds=10)
+REMAKES = {  # what is asked of 100 s of song, how much of it the engine has to hear, which samples may change
+    "extend": ({"extra_duration_s": 5, "context_s": 20, "crossfade_s": 2}, 20, [[98, 105]]),
+    "edit": ({"regions": [[50, 60]]}, 60, [[50, 60]]),
+}
 
-    assert len(gate.events("step", seed=41)) <= begun + 2 < STEPS
-    gate.sing(seed=42)
+
+@pytest.mark.parametrize("mode", REMAKES)
+def test_remake_arrives_by_step_with_a_receipt_and_only_what_is_heard_crosses(
+    gate: Gate, song: Path, mode: str
+) -> None:
+    values, heard, changed = REMAKES[mode]
+    *told, (file, metadata) = list(gate.ask(mode, source_audio=handle_file(song), seed=131, **values))
+
+    steps = [(p["step"], p["of"]) for nothing, p in told if p["of"]]
+    assert [step for step, _ in itertools.groupby(steps)] == [(n, STEPS) for n in range(1, STEPS + 1)]
+    receipt = metadata["receipt"]
+    assert receipt["changed"] == [[a * 48_000, b * 48_000] for a, b in changed]
+    assert receipt["kept"]["identical"]
+    made, source = (soundfile.read(path, dtype="float32", always_2d=True)[0] for path in (file, song))
+    ((first, last),) = receipt["changed"]
+    assert np.array_equal(made[:first], np.repeat(source[:first], 2, axis=1))
+    assert np.array_equal(made[last:], np.repeat(source[last:], 2, axis=1))
+    assert gate.events("song", seed=131)[-1].heard == heard
+
+
+def test_recording_that_cannot_be_used_costs_no_gpu_time(gate: Gate, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(48_000), 48_000)
+    before = len(gate.device.leases)
+    for mode, (values, *_) in REMAKES.items():
+        with pytest.raises(AppError) as caught:
+            gate.ask(mode, source_audio=handle_file(tmp_path / "silence.wav"), **values).result(timeout=30)
+        assert str(caught.value) == "This recording is silent."
+
+    assert len(gate.device.leases) == before
+
+
+@pytest.mark.parametrize("mode", ["generate", *REMAKES])
+def test_cancelled_song_stops_within_two_steps_and_its_worker_takes_the_next(gate: Gate, song: Path, mode: str) -> None:
+    seed = 41 + ["generate", *REMAKES].index(mode)
+    values = {"source_audio": handle_file(song), **REMAKES[mode][0]} if mode in REMAKES else {"duration_s": 10}
+    job = gate.ask(mode, prompt="slow", seed=seed, **values)
+    next(progress for _, progress in job if progress["step"] == 2)
+    begun, worker = len(gate.events("step", seed=seed)), gate.worker()
+    job.cancel()
+    wait_until(lambda: bool(gate.events("end", seed=seed)) or gone(worker), seconds=10)
+
+    assert len(gate.events("step", seed=seed)) <= begun + 2 < STEPS
+    gate.sing(seed=49)
     assert (gate.worker() == worker) == (gate.device.policy == "keep")
 
 
@@ -230,7 +283,7 @@ def test_engine_is_built_once_in_the_main_process_and_workers_reuse_it(gate: Gat
     gate.sing(seed=22)
 
     first, second = (gate.events("song", seed=seed)[0].pid for seed in (21, 22))
-    assert gate.events("build") == [("build", gate.studio.pid, 0)]
+    assert gate.events("build") == [("build", gate.studio.pid, 0, 0)]
     assert gate.engine_log.read_text().startswith("build")
     assert gate.studio.pid not in (first, second)
     assert (first == second) == (gate.device.policy == "keep")

@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
+from gradio.data_classes import FileData
 
 import audio_io
 import backend
 import modes
-from errors import BadOutput, DiskFull, EngineFault, KnobError, StudioError
-from settings import CHECKPOINTS
-from song import KNOBS, Generate, Progress, Sound, Take
+import splice
+from errors import AudioError, BadOutput, DiskFull, EngineFault, KnobError, StudioError
+from remakes import MODES, Cover, Edit, Extend
+from settings import CHECKPOINTS, TURBO_LACKS
+from song import KNOBS, Generate, SongRequest, controls
+from sound import Progress, Sound, Take
+from tooltips import tip
 
 WORDS = {"prompt": "slow piano", "duration_s": 10, "seed": 3, "inference_steps": 8}
 
@@ -39,6 +44,13 @@ def sound_of(samples: np.ndarray) -> Sound:
 def tone(gain: float = 0.5, seconds: float = 10.0) -> np.ndarray:
     t = np.arange(round(seconds * 48_000)) / 48_000
     return gain * np.stack([np.sin(2 * np.pi * 220 * t), np.sin(2 * np.pi * 330 * t)])
+
+
+def written(samples: np.ndarray, folder: Path, request: SongRequest | None = None) -> Take:
+    """The take of a sound that an engine gave."""
+    sound = sound_of(samples)
+    request = request or Generate.parse(WORDS)
+    return modes.take(request, sound, splice.whole(request, sound.samples, 0), folder)
 
 
 def test_a_song_is_told_by_step_and_written_with_its_recipe(tmp_path: Path) -> None:
@@ -67,7 +79,7 @@ def test_a_recipe_fed_back_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_two_takes_never_share_a_guessable_name(tmp_path: Path) -> None:
     request = Generate.parse(WORDS)
-    names = {Path(modes.take(request, sound_of(tone()), 10, tmp_path).path).stem for _ in range(3)}
+    names = {Path(written(tone(), tmp_path, request).path).stem for _ in range(3)}
     assert len(names) == 3
     assert all(len(name.rsplit("-", 1)[1]) >= 16 for name in names)  # 64 bits in hex
 
@@ -82,24 +94,25 @@ def test_bad_values_are_refused_before_the_gate(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_loud_take_is_turned_down_and_says_so(tmp_path: Path) -> None:
-    made = modes.take(Generate.parse(WORDS), sound_of(tone(4.0)), 10, tmp_path)
+    made = written(tone(4.0), tmp_path)
     assert made.metadata["audio"]["gain_db"] == pytest.approx(-13.04, abs=0.01)
     assert np.abs(soundfile.read(made.path)[0]).max() == pytest.approx(10 ** (-1 / 20), abs=1e-5)
-    assert modes.take(Generate.parse(WORDS), sound_of(tone()), 10, tmp_path).metadata["audio"]["gain_db"] == 0
+    assert written(tone(), tmp_path).metadata["audio"]["gain_db"] == 0
 
 
 def test_a_take_that_sounds_like_noise_says_so(tmp_path: Path) -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal((2, 480_000))
-    made = modes.take(Generate.parse(WORDS), sound_of(noise), 10, tmp_path)
+    made = written(noise, tmp_path)
     assert made.metadata["warnings"] == ["This take sounds like noise. Try a shorter prompt or another seed."]
     assert "sounds like noise" in modes.summary(made)
-    assert modes.take(Generate.parse(WORDS), sound_of(tone()), 10, tmp_path).metadata["warnings"] == []
+    assert written(tone(), tmp_path).metadata["warnings"] == []
 
 
 @pytest.mark.parametrize("samples", [np.full((2, 480_000), np.nan), np.zeros((2, 480_000)), tone(seconds=9)])
-def test_unusable_output_leaves_no_file(samples: np.ndarray, tmp_path: Path) -> None:
+def test_unusable_output_leaves_no_file(monkeypatch: pytest.MonkeyPatch, samples: np.ndarray, tmp_path: Path) -> None:
+    monkeypatch.setattr(backend, "sing", lambda request: iter([sound_of(samples)]))
     with pytest.raises(BadOutput):
-        modes.take(Generate.parse(WORDS), sound_of(samples), 10, tmp_path)
+        list(modes.generate(WORDS, tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,28 +148,49 @@ def test_defaults_follow_the_checkpoint(monkeypatch: pytest.MonkeyPatch, model: 
     given = modes.defaults()
     assert tuple(given[n] for n in ("inference_steps", "shift", "guidance_scale", "duration_s")) == expected
     Generate.parse({"prompt": "x"}, given)
+    for mode in MODES:
+        own = modes.defaults(mode)
+        assert own.keys() == controls(mode).keys()
+        assert {name: own[name] for name in KNOBS} == {name: given[name] for name in KNOBS}
 
 
-def test_the_endpoint_carries_the_controls_names_defaults_and_words() -> None:
-    call = modes.endpoint(Generate, modes.generate)
+SIGNATURES = {
+    Generate: ("prompt lyrics duration_s instrumental", "retakes"),
+    Cover: ("source_audio reference_audio prompt lyrics cover_strength", "retakes"),
+    Extend: ("source_audio prompt lyrics extra_duration_s side context_s crossfade_s", "retakes"),
+    Edit: (
+        "source_audio sub_mode prompt source_caption source_lyrics target_lyrics regions repaint_mode repaint_strength "
+        "n_min n_max n_avg",
+        "retakes keep_words",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_endpoint_carries_the_controls_names_defaults_and_words(mode: type[SongRequest]) -> None:
+    call, (before, after) = modes.endpoint(mode), SIGNATURES[mode]
     parameters = inspect.signature(call).parameters
-    assert list(parameters) == ["prompt", "lyrics", "duration_s", "instrumental", *KNOBS]
-    assert [n for n, p in parameters.items() if p.default is inspect.Parameter.empty] == ["prompt"]
+    first, *others = names = [*before.split(), *KNOBS, *after.split()]
+    assert list(parameters) == names == list(controls(mode))
+    assert [n for n, p in parameters.items() if p.default is inspect.Parameter.empty] == [first]
+    given = modes.defaults(mode) | {n: list(k.default) for n, k in controls(mode).items() if k.kind == "pairs"}
+    assert {name: parameters[name].default for name in others} == {name: given[name] for name in others}
     assert parameters["guidance_scale"].default == 3.0 and parameters["bpm"].annotation == int | None
-    assert call.__name__ == "generate"
+    assert call.__name__ == mode.mode and call.__doc__.startswith(inspect.getdoc(mode))
+    for name, k in controls(mode).items():
+        assert f"    {name}: {tip(k)}\n" in call.__doc__ + "\n"
     assert "bpm: Tempo in beats per minute. (30 to 300, empty = auto)" in call.__doc__
 
 
-def call(**changed: object) -> Iterator[tuple]:
-    """The endpoint, called by position as gradio does."""
-    function = modes.endpoint(Generate, modes.generate)
-    values = {**modes.defaults(), **WORDS, **changed}
-    return function(*[values[name] for name in inspect.signature(function).parameters])
+def call(mode: type[SongRequest] = Generate, **changed: object) -> Iterator[tuple]:
+    """An endpoint, called by position as gradio does."""
+    values = {**modes.defaults(mode), "prompt": "slow piano", "inference_steps": 8, **changed}
+    return modes.endpoint(mode)(*values.values())
 
 
 def test_the_endpoint_yields_progress_then_file_and_recipe(tmp_path: Path) -> None:
     outputs = []
-    for file, metadata in call():
+    for file, metadata in call(duration_s=10, seed=3):
         if file:
             assert Path(file["path"]).is_file()  # while the caller has it
         outputs.append((file, metadata))
@@ -173,8 +207,121 @@ def test_the_endpoint_raises_one_sentence(tmp_path: Path) -> None:
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.fixture
+def upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A second of sound in the upload folder."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    (tmp_path / "gradio").mkdir()
+    path = str(tmp_path / "gradio" / "song.wav")
+    soundfile.write(path, tone(seconds=1).T, 48_000, subtype="PCM_16")
+    return path
+
+
+def test_a_file_is_known_by_its_place_in_the_upload_folder(upload: str) -> None:
+    k = controls(Cover)["reference_audio"]
+    assert modes.uploaded({"path": upload}, k) == upload
+    assert modes.uploaded(FileData(path=upload), k) == upload
+    assert [modes.uploaded(nothing, k) for nothing in (None, "", {})] == [None] * 3
+    gone = upload.replace("song", "gone")
+    assert modes.uploaded({"path": gone}, k) == gone, "that it is gone is said by whoever opens it"
+
+
+ASTRAY = [
+    "/etc/passwd",
+    "../../etc/passwd",
+    "~/song.wav",
+    "file:///etc/passwd",
+    "http://127.0.0.1/song.wav",
+    ".",
+    "a\0b",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("path", [*ASTRAY, "x" * 5000, 7, None, ["/etc/passwd"]])
+def test_no_other_path_is_a_file(upload: str, path: object) -> None:
+    for value in ({"path": path}, {"path": path, "meta": {"_type": "gradio.FileData"}}, {"url": path}):
+        with pytest.raises(AudioError) as refused:
+            modes.uploaded(value, controls(Cover)["reference_audio"])
+        assert str(refused.value) == "Timbre reference must be an uploaded file."
+
+
+def test_no_way_out_of_the_upload_folder_is_a_file(upload: str, tmp_path: Path) -> None:
+    (tmp_path / "gradio" / "link.wav").symlink_to("/etc/passwd")
+    (tmp_path / "gradio-of-others").mkdir()
+    outside = [
+        f"{upload}/../../scratch",
+        str(tmp_path / "gradio" / "link.wav"),
+        str(tmp_path / "gradio-of-others" / "x"),
+    ]
+    for value in (*({"path": path} for path in outside), upload, [upload], [{"path": upload}], 7, True):
+        with pytest.raises(AudioError, match="must be an uploaded file"):
+            modes.uploaded(value, controls(Cover)["reference_audio"])
+
+
+def test_an_endpoint_reads_the_files_that_clients_uploaded(
+    monkeypatch: pytest.MonkeyPatch, upload: str, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(backend, "sing", lambda request: iter([sound_of(tone(seconds=request.seconds))]))
+    *_, (file, told) = call(Cover, source_audio={"path": upload}, reference_audio=FileData(path=upload))
+    for name in ("source_audio", "reference_audio"):
+        assert told[name] == audio_io.admit(upload).facts
+    assert Path(file["path"]).name.endswith(".wav") and "receipt" not in told, "a cover keeps nothing"
+    assert list((tmp_path / "scratch").iterdir()) == []
+    with pytest.raises(gr.Error) as caught:
+        list(call(Cover, source_audio={"path": "/etc/passwd"}))
+    assert caught.value.message == "Song to cover must be an uploaded file."
+
+
+@pytest.mark.parametrize(
+    "mode, values, sentence",
+    [
+        (Cover, {}, "Song to cover is missing: add a recording first."),
+        (Extend, {}, "Song to extend is missing: add a recording first."),
+        (Edit, {}, "Song to edit is missing: add a recording first."),
+        (Cover, {"reference_audio": "words.wav"}, "Not a WAV, FLAC, OGG, MP3 or AIFF file."),
+        (Extend, {"source_audio": "gone.wav"}, "The upload has expired; please add it again."),
+        (Edit, {"source_audio": "song.wav"}, "Regions are missing: mark the part of the song to change."),
+        (Edit, {"source_audio": "song.wav", "regions": [[0.5, 1.5]]}, "Region 0.5 to 1.5 s must lie within the song, 0 to 1.00 s."),
+    ],
+)  # fmt: skip
+def test_bad_recordings_and_regions_are_refused_before_the_gate(
+    monkeypatch: pytest.MonkeyPatch, upload: str, mode: type[SongRequest], values: dict, sentence: str
+) -> None:
+    Path(upload).with_name("words.wav").write_text("no music")
+    files = {n: str(Path(upload).with_name(v)) for n, v in values.items() if n.endswith("_audio")}
+    monkeypatch.setattr(backend, "sing", lambda request: pytest.fail("a GPU second was spent"))
+    with pytest.raises(StudioError) as refused:
+        list(modes.run(modes.HANDLERS[mode], values | files))
+    assert str(refused.value) == sentence
+
+
+def test_turbo_says_what_it_cannot_do_before_it_reads_a_file(monkeypatch: pytest.MonkeyPatch, upload: str) -> None:
+    monkeypatch.setenv("ACE_MODEL", "xl-turbo")
+    song, lacks = {"source_audio": upload}, CHECKPOINTS["xl-turbo"].lacks
+    assert modes.ask(Extend, song).mode == "extend" and modes.ask(Edit, {**song, "regions": [[0, 1]]}).mode == "edit"
+    monkeypatch.setattr(audio_io, "admit", lambda path: pytest.fail("a file was read in vain"))
+    for mode, values, reason in (
+        (Cover, song, lacks["cover"]),
+        (Edit, {**song, "sub_mode": "flow_edit"}, TURBO_LACKS["flow_edit"]),
+    ):
+        with pytest.raises(KnobError) as refused:
+            modes.ask(mode, values)
+        assert str(refused.value) == reason
+
+
+@pytest.mark.parametrize("beside, others", [({}, 5), ({"sub_mode": "flow_edit", "source_caption": "drums"}, 6)])
+def test_an_edit_says_which_controls_are_idle_and_what_it_kept(upload: str, beside: dict, others: int) -> None:
+    *_, (_, told) = call(Edit, source_audio={"path": upload}, regions=[[0.2, 0.6]], seed=3, **beside)
+    values = {"source_audio": audio_io.admit(upload), "regions": [[0.2, 0.6]], **beside}
+    idle = Edit.parse(values).idle
+    assert told["inactive"] == modes.unavailable() | idle and len(idle) == others
+    kept = told["receipt"]["kept"]
+    assert (kept["samples"], kept["identical"]) == ((0, None) if beside else (0.6 * 48_000, True))
+
+
 def test_a_full_disk_costs_the_file_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def full(samples: np.ndarray, path: Path) -> None:
+    def full(samples: np.ndarray, path: Path, exact: bool) -> None:
         path.with_suffix(".part").write_bytes(b"half")
         raise DiskFull("The disk is full.")
 
