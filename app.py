@@ -7,23 +7,33 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 # Before gradio and torch are imported: no telemetry, and the few operations that MPS lacks run on the CPU.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
+import audio_io
 import backend
 import modes
 from errors import EngineError, StudioError
+from remakes import FLOW_OFF
 from settings import SettingError, read
-from song import Generate, Take
+from song import SongRequest
+from sound import Take
+
+if TYPE_CHECKING:
+    from tabs import Tab
+    from ui import Page
+    from widgets import Desk
 
 log = logging.getLogger("ace.app")
 
 GPU_QUEUE = {"concurrency_id": "gpu", "concurrency_limit": 1}
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+PEAKS = 400  # of a waveform to mark regions on
 
 
 def studio() -> Any:
@@ -32,43 +42,134 @@ def studio() -> Any:
 
     import checkpoints
     import ui
+    from widgets import Desk
 
-    blocks, page = ui.build(backend.checkpoint(), checkpoints.device(), modes.defaults(), modes.unavailable())
+    given = {mode: modes.defaults(mode) for mode in modes.HANDLERS}
+    desk = Desk(backend.checkpoint(), given, modes.unavailable())
+    blocks, page = ui.build(desk, checkpoints.device())
+    with blocks:
+        last = gr.State()  # mode and values of the take on the screen
+        songs = []
+        for tab in page.tabs:
+            inputs = page.inputs(tab)
+            songs.append(sings(page, last, tab.button, singer(tab.mode, list(inputs)), list(inputs.values())))
+            gr.api(modes.endpoint(tab.mode), api_name=tab.mode.mode, **GPU_QUEUE)
+            listens(tab)
+            for button, filled in tab.examples:
+                targets = [inputs[name] for name in filled]
+                button.click(lambda filled=filled: list(filled.values()), None, targets, queue=False, **QUIET)
+        songs.append(sings(page, last, page.retake, retake, [last, page.variance]))
+        page.stop.click(None, cancels=songs, **QUIET)
+        chooses(page, desk)
+    return blocks
+
+
+def sings(page: Page, last: Any, button: Any, song: Callable[..., Iterator], inputs: list[Any]) -> Any:
+    """A button begins a song. What the browser does at once comes before the queue, and after the end of any kind."""
+    import gradio as gr
+
+    import ui
+
+    able = [page.status, *page.buttons]
+    button.click(None, None, able, js=ui.before(len(page.buttons)), **QUIET)
+    outputs = [page.status, page.player, page.download, page.metadata, last]
+    event = button.click(song, inputs, outputs, **QUIET, **GPU_QUEUE)
+    event.then(None, page.status, able, js=ui.after(len(page.buttons)), **QUIET)
+    event.then(lambda take: gr.Button(interactive=take is not None), last, page.retake, queue=False, **QUIET)
+    return event
+
+
+def singer(mode: type[SongRequest], names: list[str]) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    """What a mode's button does with the values of its controls."""
+
+    def on_press(*values: Any) -> Iterator[tuple[Any, ...]]:
+        yield from sung(mode, dict(zip(names, values, strict=True)))  # gradio looks for a generator function
+
+    on_press.__name__ = f"on_{mode.mode}"
+    return on_press
+
+
+def retake(last: tuple[type[SongRequest], dict[str, Any]] | None, variance: float) -> Iterator[tuple[Any, ...]]:
+    """The take on the screen once more, its noise turned towards a new seed."""
+    if last:
+        mode, values = last
+        yield from sung(mode, {**values, "retakes": [*values["retakes"], [-1, variance]]})
+
+
+def sung(mode: type[SongRequest], values: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """A song as the page is told of it: status, player, download, metadata, and what the take was asked with."""
+    import gradio as gr
+
+    import ui
+    from regions import picked
 
     def nothing(line: str) -> tuple[Any, ...]:
-        return line, None, gr.DownloadButton(value=None, interactive=False), None
+        return line, None, gr.DownloadButton(value=None, interactive=False), None, gr.skip()
 
-    def on_generate(*values: Any) -> Iterator[tuple[Any, ...]]:
-        yield nothing(ui.status("Starting", "running"))
-        try:
-            for event in modes.run(modes.generate, dict(zip(page.inputs, values, strict=True))):
-                if isinstance(event, Take):
-                    file = gr.DownloadButton(value=event.path, interactive=True)
-                    yield ui.status(modes.summary(event)), event.path, file, dict(event.metadata)
-                else:
-                    yield ui.progress(event), *[gr.skip()] * 3
-        except StudioError as error:
-            yield nothing(ui.status(str(error), "error"))
+    yield nothing(ui.status("Starting", "running"))
+    try:
+        wanted = {**values, "regions": picked(values["regions"])} if "regions" in values else values
+        for event in modes.run(modes.HANDLERS[mode], wanted):
+            if isinstance(event, Take):
+                made = dict(event.metadata)
+                asked = {**values, "seed": made["seed"], "retakes": made["retakes"]}
+                file = gr.DownloadButton(value=event.path, interactive=True)
+                yield ui.status(modes.summary(event)), event.path, file, made, (mode, asked)
+            else:
+                yield ui.progress(event), *[gr.skip()] * 4
+    except StudioError as error:
+        yield nothing(ui.status(str(error), "error"))
 
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    buttons = [page.status, page.generate, page.stop]
-    with blocks:
-        # What the browser does at once, before the queue and after the end: finished, failed or stopped.
-        page.generate.click(None, None, buttons, js=ui.BEFORE, **quiet)
-        song = page.generate.click(
-            on_generate,
-            list(page.inputs.values()),
-            [page.status, page.player, page.download, page.metadata],
-            **quiet,
-            **GPU_QUEUE,
+
+def listens(tab: Tab) -> None:
+    """Whatever recording comes in is looked at, at once: what it is, or why it cannot be used."""
+    for name, line in tab.heard.items():
+        regions = [tab.inputs["regions"]] if "regions" in tab.inputs else []
+        tab.inputs[name].change(
+            on_recording if not regions else on_song_to_edit,
+            tab.inputs[name],
+            [line, *regions],
+            concurrency_id="decode",
+            concurrency_limit=2,
+            **QUIET,
         )
-        song.then(None, page.status, buttons, js=ui.AFTER, **quiet)
-        page.stop.click(None, cancels=[song], **quiet)
-        for button, filled in page.examples:
-            targets = [page.inputs[name] for name in filled]
-            button.click(lambda filled=filled: list(filled.values()), None, targets, queue=False, **quiet)
-        gr.api(modes.endpoint(Generate, modes.generate), api_name="generate", **GPU_QUEUE)
-    return blocks
+
+
+def on_recording(path: str | None) -> str:
+    """What was read of a recording."""
+    return on_song_to_edit(path)[0]
+
+
+def on_song_to_edit(path: str | None) -> tuple[str, dict[str, Any]]:
+    """What was read of a recording, and its waveform to mark regions on."""
+    import ui
+    from regions import drawn
+
+    try:
+        if not path:
+            return "", drawn(0, [], [])
+        clip = audio_io.admit(path)
+        return ui.heard(clip), drawn(clip.seconds, audio_io.peaks(clip.samples, PEAKS), [])
+    except StudioError as error:
+        return ui.status(str(error), "error"), drawn(0, [], [])
+
+
+def chooses(page: Page, desk: Desk) -> None:
+    """What tabs and choices bring up, in the browser alone."""
+    import ui
+
+    buttons = [tab.button for tab in page.tabs]
+    knobs = [page.knobs[name] for name in FLOW_OFF if name not in desk.off]
+    for place, tab in enumerate(page.tabs):
+        tab.tab.select(None, None, buttons, js=ui.only(place, len(buttons)), **QUIET)
+        choice = tab.inputs.get("sub_mode")
+        tab.tab.select(None, choice, knobs, js=ui.flowing(desk), **QUIET)
+        if choice:
+            parts = [part for shown in tab.shown.values() for part in shown]
+            choice.change(None, choice, parts, js=ui.brought_up(tab), **QUIET)
+            choice.change(None, choice, knobs, js=ui.flowing(desk), **QUIET)
+            mode, strength = tab.inputs["repaint_mode"], tab.inputs["repaint_strength"]
+            mode.change(None, mode, strength, js=ui.balanced(desk), **QUIET)
 
 
 def serve(blocks: Any) -> None:
@@ -96,7 +197,7 @@ def serve(blocks: Any) -> None:
         run_history=False,
         ssr_mode=False,
         footer_links=["api"],
-        max_file_size="60mb",
+        max_file_size=audio_io.AUDIO_MAX_BYTES,
         mcp_server=importlib.util.find_spec("mcp") is not None,
         app_kwargs={"exception_handlers": {TypeError: unknown_name}},
     )

@@ -1,20 +1,24 @@
-"""The page, drawn from the tables: widgets and words, no behaviour. `app.py` joins it to `modes.py`."""
+"""The page: four tabs, one Advanced panel and one output panel for all of them. No behaviour: `app.py` attaches it."""
 
 from __future__ import annotations
 
 import html
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
 import theme
+from fields import fields_of
+from remakes import FLOW_OFF, Edit
 from settings import Checkpoint
-from song import GROUPS, KNOBS, TIME_SIGNATURES, Generate, Knob, Progress, controls, fields_of
-from tooltips import tip
+from song import GROUPS, KNOBS, Generate
+from sound import AudioClip, Progress
+from tabs import Tab, tabs
+from tooltips import VARIANCE
+from widgets import Desk, idle, note
 
 PLACE = {"cuda": "NVIDIA GPU", "mps": "Apple GPU", "cpu": "CPU"}
 IDLE = "Describe a song and press Generate."
@@ -22,108 +26,87 @@ IDLE = "Describe a song and press Generate."
 
 @dataclass
 class Page:
-    """The widgets that behaviour is attached to. `inputs` are in the order of the public endpoint."""
+    """The widgets that behaviour is attached to."""
 
-    inputs: dict[str, Any] = field(default_factory=dict)
-    examples: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
-    generate: Any = None
+    tabs: list[Tab] = field(default_factory=list)
+    knobs: dict[str, Any] = field(default_factory=dict)
     stop: Any = None
     status: Any = None
     player: Any = None
     download: Any = None
+    variance: Any = None
+    retake: Any = None
     metadata: Any = None
 
+    def inputs(self, tab: Tab) -> dict[str, Any]:
+        """What a tab's request is made from: its own controls and the knobs."""
+        return tab.inputs | self.knobs
 
-def words(k: Knob, row: Checkpoint) -> str:
-    """The tooltip of a control, with what the loaded checkpoint makes of it."""
-    return f"{tip(k)} {row.hints.get(k.name, '')}".strip()
-
-
-def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
-    """The widget for a control, chosen by its kind. `off` disables it and says why; `look` goes to the widget."""
-    info = f"Off: {off}. {info}" if off else info
-    common = {"label": k.label, "info": info, "value": default, "interactive": not off, "elem_id": k.name, **look}
-    if k.kind == "choice" and len(k.choices) < 4:
-        return gr.Radio(list(k.choices), **common)
-    if k.kind == "choice":
-        return gr.Dropdown([(TIME_SIGNATURES.get(c, c), c) for c in k.choices], **common)
-    if k.kind == "bool":
-        return gr.Checkbox(**common)
-    if k.step:
-        return gr.Slider(k.low, k.high, step=k.step, **common)
-    if k.kind in ("int", "float") and not k.empty:  # gradio's Number cannot be empty: it shows 0 and sends it
-        return gr.Number(precision=0, **common)
-    return gr.Textbox(**{"placeholder": k.empty, **common})
+    @property
+    def buttons(self) -> list[Any]:
+        """All that can begin a song, then Stop."""
+        return [*(tab.button for tab in self.tabs if tab.button.interactive), self.retake, self.stop]
 
 
-def advanced(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
+def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
+    """The page for a loaded checkpoint."""
+    page = Page()
+    with gr.Blocks(title="ACE Music Studio", delete_cache=(600, 3600), analytics_enabled=False) as blocks:
+        gr.HTML(header(desk.row, device), elem_id="studio-header")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=6):
+                with gr.Tabs(elem_id="modes"):
+                    for tab, draw in tabs():
+                        with gr.Tab(tab.title, id=f"{tab.mode.mode}-tab") as tab.tab:
+                            if tab.mode.mode in desk.row.lacks:
+                                note(desk.row.lacks[tab.mode.mode])
+                            draw(tab, desk)
+                        page.tabs.append(tab)
+                advanced(page, desk)
+                with gr.Row():
+                    for tab in page.tabs:
+                        tab.button = gr.Button(
+                            tab.action,
+                            variant="primary",
+                            elem_id=tab.mode.mode,
+                            scale=4,
+                            visible=tab.mode is Generate,
+                            interactive=tab.mode.mode not in desk.row.lacks,
+                        )
+                    page.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1)
+            with gr.Column(scale=5):
+                output(page)
+    return blocks, page
+
+
+def advanced(page: Page, desk: Desk) -> None:
     """The Advanced panel: the 21 knobs in their four groups, closed."""
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         for group in GROUPS:
             gr.Markdown(group, elem_classes="group-title")
-            knobs = [k for k in KNOBS.values() if k.group == group]
-            for pair in (knobs[i : i + 2] for i in range(0, len(knobs), 2)):
+            names = [k.name for k in KNOBS.values() if k.group == group]
+            for pair in (names[i : i + 2] for i in range(0, len(names), 2)):
                 with gr.Row():
-                    for k in pair:
-                        page.inputs[k.name] = widget(k, given[k.name], words(k, row), off.get(k.name, ""))
+                    for name in pair:
+                        page.knobs[name] = desk.draw(Generate, name)
 
 
-def generate_tab(page: Page, row: Checkpoint, given: Mapping[str, Any], off: Mapping[str, str]) -> None:
-    """Words on the left, the take on the right; one below the other on a phone."""
-    own = fields_of(Generate)
-
-    def draw(name: str, **look: Any) -> None:
-        page.inputs[name] = widget(own[name], given[name], words(own[name], row), **look)
-
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=6):
-            draw("prompt", lines=2, placeholder=row.examples[0][1] if row.examples else "")
-            _examples(page, row)
-            draw("lyrics", lines=6, placeholder="[verse]\n...\n\n[chorus]\n...")
-            with gr.Row():
-                draw("duration_s")
-                k = own["instrumental"]
-                page.inputs[k.name] = gr.Radio(
-                    [("With vocals", False), ("Instrumental", True)],
-                    value=given[k.name],
-                    label="Vocal mode",
-                    info=words(k, row),
-                    elem_id=k.name,
-                )
-            advanced(page, row, given, off)
-            with gr.Row():
-                page.generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=4)
-                page.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1)
-        with gr.Column(scale=5):
-            page.status = gr.HTML(status(IDLE), elem_id="status")
-            page.player = gr.Audio(
-                label="Your song",
-                interactive=False,
-                buttons=[],
-                waveform_options=gr.WaveformOptions(**theme.WAVE),
-                elem_id="player",
-            )
-            page.download = gr.DownloadButton("Download WAV", interactive=False, elem_id="download")
-            with gr.Accordion("Metadata", open=True):
-                page.metadata = gr.JSON(label="Recipe", show_label=False, elem_id="metadata")
-
-
-def _examples(page: Page, row: Checkpoint) -> None:
-    with gr.Row(elem_id="examples"):
-        for label, prompt, bpm, key in row.examples:
-            filled = {"prompt": prompt, "bpm": bpm, "keyscale": key}
-            page.examples.append((gr.Button(label, size="sm"), filled))
-
-
-def build(row: Checkpoint, device: str, given: Mapping[str, Any], off: Mapping[str, str]) -> tuple[gr.Blocks, Page]:
-    """The page for a loaded checkpoint: `given` are the controls' defaults, `off` the knobs that cannot act and why."""
-    page = Page()
-    with gr.Blocks(title="ACE Music Studio", delete_cache=(600, 3600), analytics_enabled=False) as blocks:
-        gr.HTML(header(row, device), elem_id="studio-header")
-        with gr.Tabs(), gr.Tab("Generate", id="generate-tab"):
-            generate_tab(page, row, given, off)
-    page.inputs = {name: page.inputs[name] for name in controls(Generate)}
-    return blocks, page
+def output(page: Page) -> None:
+    """The take: what is going on, the player, what can be done with it, and its recipe."""
+    page.status = gr.HTML(status(IDLE), elem_id="status")
+    page.player = gr.Audio(
+        label="Your song",
+        interactive=False,
+        buttons=[],
+        waveform_options=gr.WaveformOptions(**theme.WAVE),
+        elem_id="player",
+    )
+    page.download = gr.DownloadButton("Download WAV", interactive=False, elem_id="download")
+    with gr.Row(elem_id="again"):
+        page.variance = gr.Slider(0, 1, 1, step=0.05, label="Variance", info=VARIANCE, elem_id="variance", scale=3)
+        page.retake = gr.Button("Retake", interactive=False, elem_id="retake", scale=1)
+    with gr.Accordion("Metadata", open=True):
+        page.metadata = gr.JSON(label="Recipe", show_label=False, elem_id="metadata")
 
 
 def header(row: Checkpoint, device: str) -> str:
@@ -135,7 +118,7 @@ def header(row: Checkpoint, device: str) -> str:
 def status(words: str, kind: str = "done", share: float | None = None) -> str:
     """The status line: words as text, never markup, with a bar when `share` (0 to 1) is known.
 
-    `kind` is done, running or error; `AFTER` knows a running song by it.
+    `kind` is done, running or error; `after` knows a running song by it.
     """
     role = "alert" if kind == "error" else "status"
     bar = "" if share is None else f'<div class="track"><div class="bar" style="width:{share:.1%}"></div></div>'
@@ -153,10 +136,60 @@ def progress(event: Progress) -> str:
     return status(words, "running", share)
 
 
-# Both run in the browser: outputs are the status line, Generate and Stop. A line that still says running when the song's
-# event has ended belongs to a song that was stopped.
-_BUTTON = "{__type__: 'update', interactive: %s}"
-BEFORE = f"() => [{json.dumps(status('Waiting for your turn', 'running'))}, {_BUTTON % 'false'}, {_BUTTON % 'true'}]"
-AFTER = f"""line => [
-  line.includes('class="running"') ? {json.dumps(status("Stopped. Nothing was kept."))} : line,
-  {_BUTTON % "true"}, {_BUTTON % "false"}]"""
+def heard(clip: AudioClip) -> str:
+    """What was read of a recording: length, format, rate, channels."""
+    minutes, seconds = divmod(clip.seconds, 60)
+    rate, channels = clip.file["sample_rate"] / 1000, clip.file["channels"]
+    width = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+    return status(f"{minutes:.0f}:{seconds:05.2f} · {clip.file['format']} · {rate:g} kHz · {width}")
+
+
+# What follows runs in the browser. Outputs of `before` and `after` are the status line and the page's buttons. A line that
+# still says running when the song's event has ended belongs to a song that was stopped.
+def _update(**props: Any) -> dict[str, Any]:
+    return {"__type__": "update", **props}
+
+
+def before(buttons: int) -> str:
+    """At once: nothing else can be begun, and the song can be stopped."""
+    able = [_update(interactive=False)] * (buttons - 1) + [_update(interactive=True)]
+    return f"() => {json.dumps([status('Waiting for your turn', 'running'), *able])}"
+
+
+def after(buttons: int) -> str:
+    """When a song has ended, one way or another. Retake is enabled by whoever knows whether there is a take."""
+    able = [_update(interactive=True)] * (buttons - 2) + [_update(), _update(interactive=False)]
+    stopped = json.dumps(status("Stopped. Nothing was kept."))
+    return f"""line => [line.includes('class="running"') ? {stopped} : line, ...{json.dumps(able)}]"""
+
+
+def only(chosen: int, of: int) -> str:
+    """One of several things is shown."""
+    return f"() => {json.dumps([_update(visible=i == chosen) for i in range(of)])}"
+
+
+def brought_up(tab: Tab) -> str:
+    """What a choice of the tab brings up, in the order of `tab.shown`."""
+    shown = {
+        choice: [_update(visible=name == choice) for name, parts in tab.shown.items() for _ in parts]
+        for choice in tab.shown
+    }
+    return f"choice => ({json.dumps(shown)})[choice]"
+
+
+def flowing(desk: Desk) -> str:
+    """The knobs of FLOW_OFF, disabled with the reason while a flow morph is chosen."""
+    names = [n for n in FLOW_OFF if n not in desk.off]
+    free = [_update(interactive=True, info=desk.words(KNOBS[n])) for n in names]
+    off = [_update(interactive=False, info=idle(FLOW_OFF[n], desk.words(KNOBS[n]))) for n in names]
+    return f"choice => choice === 'flow_edit' ? {json.dumps(off)} : {json.dumps(free)}"
+
+
+def balanced(desk: Desk) -> str:
+    """Repaint strength, disabled with the reason unless the repaint mode is balanced."""
+    k = fields_of(Edit)["repaint_strength"]
+    on, off = (
+        _update(interactive=act, info=desk.words(k) if act else idle("for balanced alone", desk.words(k)))
+        for act in (True, False)
+    )
+    return f"mode => mode === 'balanced' ? {json.dumps(on)} : {json.dumps(off)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -11,13 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import tiny
 
 import app
 import backend
 import modes
-from settings import ROOT, read
+from fields import fields_of
+from remakes import MODES, Cover, Edit, Extend
+from settings import CHECKPOINTS, ROOT, read
+from song import Generate, SongRequest
 
 IMPORTS = """
 import json, os, sys
@@ -43,6 +49,15 @@ def scratch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def recording(tmp_path: Path) -> str:
+    """A second of two tones, as a visitor's file."""
+    t = np.arange(48_000) / 48_000
+    path = str(tmp_path / "song.wav")
+    soundfile.write(path, 0.3 * np.stack([np.sin(1382 * t), np.sin(2073 * t)], axis=1), 48_000, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture
 def empty_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """ACE_MODEL names a folder without weights, and no engine was built yet."""
     folder = tmp_path / "half-a-download"
@@ -57,10 +72,16 @@ def events(blocks: Any) -> dict[str, Any]:
     return {event.api_name: event for event in blocks.fns.values()}
 
 
+def press(blocks: Any, mode: type[SongRequest], **values: Any) -> Iterator[tuple[Any, ...]]:
+    """What the page is told from a press of a mode's button on: (status, player, download, metadata, last take)."""
+    event = events(blocks)[f"on_{mode.mode}"]
+    sent = {drawn.elem_id.removeprefix(f"{mode.mode}-"): drawn.value for drawn in event.inputs}
+    assert values.keys() <= sent.keys(), "a control is not on the page"
+    return event.fn(*(sent | {"prompt": "calm piano", "inference_steps": 8} | values).values())
+
+
 def press_generate(blocks: Any, **values: Any) -> Iterator[tuple[Any, ...]]:
-    """What the page is told from a press of Generate on: (status, player, download, metadata)."""
-    given = modes.defaults() | {"prompt": "calm piano", "inference_steps": 8, **values}
-    return events(blocks)["on_generate"].fn(*given.values())
+    return press(blocks, Generate, **values)
 
 
 def usable(update: Any) -> bool:
@@ -108,27 +129,70 @@ def test_a_space_without_weights_starts_and_says_why(
 
 
 def test_a_page_without_weights_answers_generate_with_one_sentence(empty_checkpoint: Path):
-    *_, (status, _, _, metadata) = press_generate(app.studio())
+    *_, (status, _, _, metadata, _) = press_generate(app.studio())
     assert 'role="alert"' in status
     assert f"The checkpoint in {empty_checkpoint.name}/ is incomplete or damaged" in status
     assert "Fetch or copy it again." in status
     assert metadata is None
 
 
-def test_page_and_endpoint_share_one_place_at_the_gpu(monkeypatch: pytest.MonkeyPatch):
+def test_songs_share_one_place_at_the_gpu_and_recordings_are_read_elsewhere(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACE_MODEL", "demo")
     known = events(app.studio())
-    singing = [known.pop("on_generate"), known.pop("generate")]
-    assert {(e.concurrency_id, e.concurrency_limit, e.queue) for e in singing} == {("gpu", 1, True)}
+    queued = {name: (e.concurrency_id, e.concurrency_limit) for name, e in known.items() if e.queue}
+    songs = {"retake", *(mode.mode for mode in MODES), *(f"on_{mode.mode}" for mode in MODES)}
+    readers = {"on_recording", "on_recording_1", "on_recording_2", "on_song_to_edit"}  # cover has two
     # whatever else the page does must not wait behind a song
-    assert known and not [name for name, event in known.items() if event.queue]
+    assert queued == dict.fromkeys(songs, ("gpu", 1)) | dict.fromkeys(readers, ("decode", 2))
+    assert known.keys() > queued.keys()
 
 
-def test_only_the_endpoint_is_public(monkeypatch: pytest.MonkeyPatch):
+def test_only_the_endpoints_are_public(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACE_MODEL", "demo")
     known = events(app.studio())
-    assert [name for name, event in known.items() if event.api_visibility != "private"] == ["generate"]
-    assert known["generate"].api_visibility == "public"
+    public = [name for name, event in known.items() if event.api_visibility != "private"]
+    assert public == ["generate", "cover", "extend", "edit"]
+    assert {known[name].api_visibility for name in public} == {"public"}
+
+
+def test_all_that_makes_songs_streams(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    songs = [event for event in events(app.studio()).values() if event.concurrency_id == "gpu"]
+    still = [event.api_name for event in songs if not inspect.isgeneratorfunction(event.fn)]
+    assert still == [], "gradio runs as a generator only what is a generator function"
+
+
+def test_stop_ends_every_song_of_the_page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    known = events(app.studio())
+    (stopped,) = (event.cancels for event in known.values() if event.cancels)
+    assert set(stopped) == {known[name]._id for name in ("retake", *(f"on_{mode.mode}" for mode in MODES))}
+
+
+def answers(js: str) -> list[Any]:
+    """Every list and dictionary that stands as JSON in a function of the browser."""
+    found, at = [], 0
+    while at < len(js):
+        try:
+            value, at = json.JSONDecoder().raw_decode(js, at) if js[at] in "[{" else (None, at + 1)
+        except ValueError:
+            value, at = None, at + 1
+        found += [value] if value else []
+    return found
+
+
+@pytest.mark.parametrize("model", CHECKPOINTS)
+def test_what_the_browser_does_by_itself_has_a_value_for_each_widget(monkeypatch: pytest.MonkeyPatch, model: str):
+    monkeypatch.setenv("ACE_MODEL", model)
+    functions = [event for event in events(app.studio()).values() if event.js]
+    assert len(functions) > 10
+    for event in functions:
+        for answer in answers(event.js):
+            one = isinstance(answer, dict) and "__type__" in answer
+            by_choice = isinstance(answer, dict) and not one
+            widths = [1] if one else [len(a) for a in answer.values()] if by_choice else [len(answer)]
+            status = event.js.startswith("line =>")  # the line itself comes before the list
+            assert set(widths) == {len(event.outputs) - status}, event.js
 
 
 def test_a_song_is_told_from_the_first_word_to_the_file(monkeypatch: pytest.MonkeyPatch, scratch: Path):
@@ -145,11 +209,12 @@ def test_a_song_is_told_from_the_first_word_to_the_file(monkeypatch: pytest.Monk
             assert Path(told[1]).is_file(), "Gradio copies the file while the handler waits"
     assert len({words.partition(" · about")[0] for words in steps}) == 9
     assert 'style="width:100.0%"' in steps[-1]
-    status, player, download, metadata = done
+    status, player, download, metadata, last = done
     assert "seed 5" in status
     assert Path(player).parent.parent == scratch
     assert usable(download)
     assert metadata["seed"] == 5
+    assert last[0] is Generate and last[1]["seed"] == 5, "what Retake begins from"
     assert list(scratch.iterdir()) == []
 
 
@@ -177,6 +242,77 @@ def test_an_unforeseen_failure_reaches_the_page_as_an_incident_and_nothing_more(
     incident = status.partition("incident ")[2].partition(")")[0]
     assert f"incident {incident}" in caplog.text
     assert list(scratch.iterdir()) == []
+
+
+REMAKES = {
+    Cover: {},
+    Extend: {"extra_duration_s": 5, "crossfade_s": 0.5},
+    Edit: {"regions": {"seconds": 1.0, "peaks": [], "regions": [[0.2, 0.6]]}},
+}
+
+
+def made(running: Iterator[tuple[Any, ...]]) -> tuple[bytes, dict[str, Any], Any]:
+    """File, metadata and what Retake begins from; fails with the sentence of a song that failed."""
+    for status, player, _, metadata, last in running:
+        assert 'role="alert"' not in status, status
+        if isinstance(player, str):
+            done = Path(player).read_bytes(), metadata, last
+    return done
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_retake_turns_the_take_on_the_screen_towards_a_new_seed(
+    monkeypatch: pytest.MonkeyPatch, scratch: Path, recording: str, mode: type[SongRequest]
+):
+    monkeypatch.setattr(backend, "_engine", tiny.engine())
+    values = REMAKES[mode] | {"source_audio": recording} if mode in REMAKES else {"duration_s": 10}
+    first, told, last = made(press(app.studio(), mode, **values))
+    assert (told["mode"], told["retakes"]) == (mode.mode, [])
+
+    same, _, _ = made(app.retake(last, 0))
+    assert same == first
+    near, turned, after = made(app.retake(last, 0.3))
+    assert near != first
+    assert turned["seed"] == told["seed"] and [variance for _, variance in turned["retakes"]] == [0.3]
+    _, again, _ = made(app.retake(after, 0.5))
+    assert again["retakes"] == [*turned["retakes"], [again["retakes"][1][0], 0.5]], "a retake of the retake"
+    _, new, _ = made(app.retake(after, 1))
+    assert new["seed"] not in (-1, told["seed"]) and new["retakes"] == []
+    own = fields_of(mode).keys() - {"retakes"}
+    assert {name: new[name] for name in own} == {name: told[name] for name in own}
+    assert list(scratch.iterdir()) == []
+
+
+def test_retake_waits_for_a_take(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    ables = [
+        event
+        for event in events(app.studio()).values()
+        if not event.js and [widget.elem_id for widget in event.outputs] == ["retake"]
+    ]
+    assert len(ables) == len(MODES) + 1
+    for event in ables:
+        assert not usable(event.fn(None)) and usable(event.fn((Generate, {})))
+    assert list(app.retake(None, 0.5)) == []
+
+
+def test_a_song_that_fails_leaves_the_last_take_to_retake(monkeypatch: pytest.MonkeyPatch, scratch: Path):
+    monkeypatch.setattr(backend, "_engine", BrokenEngine())
+    *_, (*_, last) = press_generate(app.studio())
+    assert last == {"__type__": "update"}
+
+
+def test_a_recording_is_looked_at_as_soon_as_it_comes_in(recording: str, tmp_path: Path):
+    line, editor = app.on_song_to_edit(recording)
+    assert line == app.on_recording(recording) and "0:01.00 · WAV · 48 kHz · stereo" in line
+    assert (editor["seconds"], len(editor["peaks"]), editor["regions"]) == (1.0, 400, [])
+    assert max(editor["peaks"]) == 1.0
+
+    empty = {"seconds": 0.0, "peaks": [], "regions": []}
+    assert app.on_song_to_edit(None) == ("", empty)
+    (tmp_path / "words.wav").write_text("no music")
+    line, editor = app.on_song_to_edit(str(tmp_path / "words.wav"))
+    assert 'role="alert"' in line and "Not a WAV, FLAC, OGG, MP3 or AIFF file." in line and editor == empty
 
 
 @pytest.mark.parametrize("name, value", [("ACE_PORT", "seven"), ("ACE_MODEL", "no such model")])

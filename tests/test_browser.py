@@ -1,19 +1,16 @@
-"""The page as a musician meets it: Chromium on the served demo checkpoint, at 1440 and at 412 px.
-
-Every test also holds that no request leaves 127.0.0.1 and that the browser's console stays clean.
-"""
+"""The page as a musician meets it: Chromium on the served demo checkpoint, at 1440 and at 412 px."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import served
 import soundfile
+from browsing import assert_fits, assert_ready, box, browser, fill, open_advanced, status, visit, wait_for_words
 from playwright.sync_api import Page, expect
 
 from settings import CHECKPOINTS
@@ -21,7 +18,6 @@ from song import GROUPS, KNOBS
 
 pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
 
-SONG_MS = 120_000  # a busy machine of two cores takes a fifth of it
 MARKUP = "<img src=x onerror=window.x=1>"
 
 # Records what the page shows while a song is made: each line of the status, and the buttons beside it.
@@ -34,91 +30,6 @@ new MutationObserver(() => window.seen.push({
     stop: !document.querySelector('#stop').disabled,
 })).observe(document.querySelector('#status'), {subtree: true, childList: true, characterData: true});
 """
-# Visible widgets that stick out of the window; a scroll bar alone would miss those in a clipped box.
-STICKING_OUT = """
-[...document.querySelectorAll('h1, p, button, input, textarea, label, .info-text, #player .controls, #metadata')]
-    .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)
-    .map(e => e.outerHTML.slice(0, 120))
-"""
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
-    with served.studio(tmp_path_factory.mktemp("studio")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with served.chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def visit(studio: served.Served, browser: Any) -> Iterator[Callable[..., Page]]:
-    """Opens the studio in a fresh browser profile of a given width."""
-    outside, complaints, contexts = [], [], []
-
-    def note_request(request: Any) -> None:
-        if not request.url.startswith((studio.url, "data:", "blob:")):
-            outside.append(request.url)
-
-    def note_console(message: Any) -> None:
-        if message.type == "error":
-            complaints.append(message.text)
-
-    def open_page(width: int = 1440) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, locale="en-US")
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", note_request)
-        page.on("console", note_console)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(studio.url)
-        page.locator("#generate").wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert outside == []
-    assert complaints == []
-
-
-def status(page: Page) -> Any:
-    return page.locator("#status p")
-
-
-def open_advanced(page: Page) -> None:
-    page.get_by_role("button", name="Advanced").click()
-    box(page, "seed").wait_for()
-
-
-def box(page: Page, name: str) -> Any:
-    """Where a control is typed into; of a slider, its number box."""
-    return page.locator(f"#{name} textarea, #{name} input").first
-
-
-def fill(page: Page, **values: Any) -> None:
-    for name, value in values.items():
-        box(page, name).fill(str(value))
-
-
-def wait_for_words(page: Page, words: str) -> None:
-    """Until the status tells of a song's progress or end; an error of the studio does not have to be waited out."""
-    told = status(page).filter(has_text=words)
-    told.or_(page.locator("#status").get_by_role("alert")).wait_for(timeout=SONG_MS)
-    expect(status(page)).to_contain_text(words)
-
-
-def assert_fits(page: Page, width: int) -> None:
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(STICKING_OUT) == []
-
-
-def assert_ready(page: Page) -> None:
-    expect(page.locator("#generate")).to_be_enabled()
-    expect(page.locator("#stop")).to_be_disabled()
 
 
 @pytest.mark.parametrize("width", [1440, 412])
@@ -285,7 +196,7 @@ def test_markup_is_text_everywhere(visit: Callable[..., Page]):
 
 def test_only_tabs_that_work_are_shown(visit: Callable[..., Page]):
     page = visit()
-    assert page.get_by_role("tab").all_inner_texts() == ["Generate"]
+    assert page.get_by_role("tab").all_inner_texts() == ["Generate", "Cover", "Extend", "Edit"]
 
 
 def test_the_keyboard_reaches_generate(visit: Callable[..., Page]):

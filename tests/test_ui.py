@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import gradio as gr
+import numpy as np
 import pytest
 
 import theme
 import ui
+from fields import fields_of
+from remakes import MODES, Cover, Edit
 from settings import CHECKPOINTS, SKETCHES
-from song import KNOBS, Generate, Progress, fields_of
+from song import KNOBS, Generate, SongRequest, controls
+from sound import AudioClip, Progress
+from tooltips import tip
+from widgets import Desk, idle, widget
 
-GIVEN = {name: k.default for name, k in (fields_of(Generate) | KNOBS).items()}
-KINDS = {"int": gr.Number, "float": gr.Slider, "bool": gr.Checkbox, "text": gr.Textbox}
+KINDS = {"int": gr.Number, "float": gr.Slider, "bool": gr.Checkbox, "text": gr.Textbox, "audio": gr.Audio}
+REWORDED = {"instrumental": "Vocal mode"}  # a yes or no that reads better as two names
+
+
+def desk(model: str = "xl-sft", off: Mapping[str, str] | None = None, **changed: object) -> Desk:
+    """A desk with the table's own defaults, for a checkpoint of which something may be `changed`."""
+    given = {mode: {name: k.default for name, k in controls(mode).items()} for mode in MODES}
+    return Desk(replace(CHECKPOINTS[model], **changed), given, off or {})
+
+
+def drawn_tab(page: ui.Page, mode: type[SongRequest]) -> ui.Tab:
+    return next(tab for tab in page.tabs if tab.mode is mode)
+
+
+def notes(blocks: gr.Blocks) -> set[str]:
+    """All lines of text on the page."""
+    lines = [block.value for block in blocks.blocks.values() if isinstance(block, gr.HTML)]
+    return {line for line in lines if isinstance(line, str)}
 
 
 @pytest.mark.parametrize("name", KNOBS)
 def test_each_knob_is_drawn_from_the_table(name: str) -> None:
     k = KNOBS[name]
-    drawn = ui.widget(k, k.default, ui.words(k, CHECKPOINTS["xl-sft"]))
+    drawn = widget(k, k.default, desk().words(k))
     expected = gr.Textbox if k.empty else KINDS.get(k.kind, gr.Radio if len(k.choices) < 4 else gr.Dropdown)
     assert isinstance(drawn, gr.Slider if k.step else expected)
     assert drawn.label == k.label and drawn.value == k.default and drawn.interactive and drawn.elem_id == name
@@ -31,27 +56,118 @@ def test_each_knob_is_drawn_from_the_table(name: str) -> None:
         assert tuple(value for _, value in drawn.choices) == k.choices
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_each_control_of_a_mode_is_drawn_from_the_table(mode: type[SongRequest]) -> None:
+    blocks, page = ui.build(desk(), "cuda")
+    tab = drawn_tab(page, mode)
+    for name, k in fields_of(mode).items():
+        if name == "retakes":
+            continue  # the page has a button for these
+        drawn = tab.inputs[name]
+        assert drawn.elem_id == (name if mode is Generate else f"{mode.mode}-{name}")
+        if k.kind == "pairs":
+            assert isinstance(drawn, gr.HTML) and drawn.value == {"seconds": 0, "peaks": [], "regions": []}
+            continue
+        radio = k.kind == "choice" or name in REWORDED
+        assert isinstance(drawn, gr.Radio if radio else gr.Slider if k.step else KINDS[k.kind])
+        assert drawn.label == REWORDED.get(name, k.label) and drawn.value == k.default
+        if k.kind == "audio":
+            assert (drawn.type, drawn.sources) == ("filepath", ["upload", "microphone"])
+            assert f"<p>{html.escape(tip(k))}</p>" in notes(blocks), "gr.Audio shows no tooltip of its own"
+            continue
+        assert drawn.interactive and tip(k) in drawn.info
+        if k.step:
+            assert (drawn.minimum, drawn.maximum, drawn.step) == (k.low, k.high, k.step)
+        if radio:
+            assert {value for _, value in drawn.choices} == set(k.choices or (True, False))
+
+
 def test_a_knob_that_cannot_act_is_disabled_with_the_reason() -> None:
-    drawn = ui.widget(KNOBS["thinking"], True, "Plans.", "needs the planner")
-    assert not drawn.interactive and drawn.info.startswith("Off: needs the planner.")
+    drawn = widget(KNOBS["thinking"], True, "Plans.", "needs the planner")
+    assert not drawn.interactive and drawn.info == idle("needs the planner", "Plans.")
+    assert drawn.info == "Off: needs the planner. Plans."
+    _, page = ui.build(desk(off={"thinking": "needs the planner"}), "cuda")
+    assert [name for name, drawn in page.knobs.items() if not drawn.interactive] == ["thinking"]
 
 
-def test_the_demo_says_that_it_does_not_sing() -> None:
-    _, page = ui.build(CHECKPOINTS["demo"], "cpu", GIVEN, {})
-    for name in ("lyrics", "instrumental", "vocal_language"):
-        assert "The demo model does not sing" in page.inputs[name].info
-    _, page = ui.build(CHECKPOINTS["xl-sft"], "cuda", GIVEN, {})
-    assert not [name for name, drawn in page.inputs.items() if "demo" in drawn.info]
+def test_the_demo_says_what_it_cannot_do() -> None:
+    hints = CHECKPOINTS["demo"].hints
+    told, (_, page) = set(), ui.build(desk("demo"), "cpu")
+    for tab in page.tabs:
+        for name, drawn in page.inputs(tab).items():
+            assert hints.get(name, "") in (getattr(drawn, "info", None) or "")
+            told |= {name} & hints.keys()
+    assert told == hints.keys() > {"lyrics", "instrumental", "vocal_language", "target_lyrics", "cover_strength"}
+    assert "The demo model does not sing" in hints["lyrics"]
+    _, page = ui.build(desk(), "cuda")
+    for tab in page.tabs:
+        assert not [n for n, drawn in page.inputs(tab).items() if "demo" in (getattr(drawn, "info", None) or "")]
 
 
-def test_inputs_stand_in_the_order_of_the_endpoint() -> None:
-    _, page = ui.build(CHECKPOINTS["demo"], "cpu", GIVEN, {})
-    assert list(page.inputs) == list(GIVEN)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_tab_asks_for_all_that_the_endpoint_takes_but_retakes(mode: type[SongRequest]) -> None:
+    _, page = ui.build(desk("demo"), "cpu")
+    names, wanted = list(page.inputs(drawn_tab(page, mode))), [name for name in controls(mode) if name != "retakes"]
+    if mode is Edit:  # its tab shows what belongs to one sub-mode side by side
+        names, wanted = sorted(names), sorted(wanted)
+    assert names == wanted
+
+
+def test_every_widget_has_a_name_of_its_own() -> None:
+    blocks, _ = ui.build(desk("demo"), "cpu")
+    names = [block.elem_id for block in blocks.blocks.values() if getattr(block, "elem_id", None)]
+    assert len(names) == len(set(names))
+
+
+def test_each_tab_has_a_button_and_the_first_one_shows() -> None:
+    _, page = ui.build(desk(), "cuda")
+    assert [tab.mode for tab in page.tabs] == list(MODES)
+    assert [tab.button.elem_id for tab in page.tabs] == ["generate", "cover", "extend", "edit"]
+    assert [tab.button.visible for tab in page.tabs] == [True, False, False, False]
+    assert page.buttons == [*(tab.button for tab in page.tabs), page.retake, page.stop]
+    assert not page.retake.interactive and not page.stop.interactive, "there is no take and no song yet"
+    assert (page.variance.minimum, page.variance.maximum, page.variance.value) == (0, 1, 1)
+
+
+def test_turbo_says_that_it_cannot_cover_or_morph() -> None:
+    row = CHECKPOINTS["xl-turbo"]
+    blocks, page = ui.build(desk("xl-turbo", row.off), "cuda")
+    assert row.lacks.keys() == {"cover", "flow_edit"}
+    assert {f"<p>{html.escape(reason)}</p>" for reason in row.lacks.values()} <= notes(blocks)
+    button = drawn_tab(page, Cover).button
+    assert not button.interactive and button not in page.buttons, "nothing may enable it after a song"
+    assert len(page.buttons) == 5
+
+
+def test_what_was_read_of_a_recording_is_told_in_a_line() -> None:
+    def line(seconds: float, **file: object) -> str:
+        samples = np.zeros((2, round(seconds * 48_000)), np.float32)
+        return ui.heard(AudioClip(samples, {"format": "FLAC", "sample_rate": 44_100, "channels": 2, **file}))
+
+    assert "0:01.50 · FLAC · 44.1 kHz · stereo" in line(1.5)
+    assert "2:05.00 · MP3 · 8 kHz · mono" in line(125, format="MP3", sample_rate=8000, channels=1)
+    assert "6 channels" in line(1, channels=6)
+
+
+def test_while_a_song_is_made_only_stop_can_be_pressed() -> None:
+    line, *able = json.loads(ui.before(6).removeprefix("() => "))
+    assert 'class="running"' in line and "Waiting for your turn" in line
+    assert [button["interactive"] for button in able] == [False] * 5 + [True]
+    able = json.loads(re.search(r"\.\.\.(\[.*\])\]", ui.after(6))[1])
+    assert [button.get("interactive") for button in able] == [True] * 4 + [None, False], "Retake waits for a take"
+
+
+def test_a_flow_morph_leaves_aside_only_knobs_that_could_act() -> None:
+    both = ui.flowing(desk())
+    assert both.count('"interactive": false') == both.count('"interactive": true') == 2
+    turbo = ui.flowing(desk("xl-turbo", CHECKPOINTS["xl-turbo"].off))
+    assert turbo.count('"interactive": false') == turbo.count('"interactive": true') == 1
+    assert "Off: a flow morph has a path of its own." in turbo and "Off: for balanced alone." in ui.balanced(desk())
 
 
 def test_examples_fill_the_form_with_what_the_door_accepts() -> None:
-    _, page = ui.build(CHECKPOINTS["demo"], "cpu", GIVEN, {})
-    assert [button.value for button, _ in page.examples] == [label for label, *_ in SKETCHES]
+    _, page = ui.build(desk("demo"), "cpu")
+    assert [button.value for button, _ in drawn_tab(page, Generate).examples] == [label for label, *_ in SKETCHES]
     for row in CHECKPOINTS.values():
         for _, prompt, bpm, key in row.examples:
             request = Generate.parse({"prompt": prompt, "bpm": bpm, "keyscale": key})
@@ -59,8 +175,8 @@ def test_examples_fill_the_form_with_what_the_door_accepts() -> None:
 
 
 def test_a_checkpoint_without_examples_is_drawn_too() -> None:
-    _, page = ui.build(replace(CHECKPOINTS["demo"], examples=()), "cpu", GIVEN, {})
-    assert page.examples == []
+    _, page = ui.build(desk("demo", examples=()), "cpu")
+    assert [tab.examples for tab in page.tabs] == [[], [], [], []]
 
 
 def test_the_header_says_model_place_and_what_to_expect() -> None:

@@ -1,0 +1,117 @@
+"""The four song tabs: which controls a mode shows, and in which order. `ui.py` puts them on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from remakes import Cover, Edit, Extend
+from song import Generate, SongRequest
+from widgets import Desk, note
+
+VERSES = "[verse]\n...\n\n[chorus]\n..."
+
+
+@dataclass
+class Tab:
+    """What behaviour is attached to. `inputs` are the mode's own controls by name, `shown` what a choice brings up."""
+
+    mode: type[SongRequest]
+    title: str
+    action: str
+    inputs: dict[str, Any] = field(default_factory=dict)
+    examples: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+    heard: dict[str, Any] = field(default_factory=dict)  # the lines that say what was read of a recording
+    shown: dict[str, list[Any]] = field(default_factory=dict)
+    tab: Any = None
+    button: Any = None
+
+    def draw(self, desk: Desk, name: str, **look: Any) -> None:
+        """One control of the mode."""
+        self.inputs[name] = desk.draw(self.mode, name, **look)
+
+    def recording(self, desk: Desk, name: str = "source_audio") -> None:
+        """Where a recording comes in, and the line that says what was read of it."""
+        self.draw(desk, name)
+        self.heard[name] = gr.HTML("", elem_id=f"{self.mode.mode}-{name}-heard", elem_classes="heard")
+
+
+def generate(tab: Tab, desk: Desk) -> None:
+    """A song from words."""
+    row = desk.row
+    tab.draw(desk, "prompt", lines=2, placeholder=row.examples[0][1] if row.examples else "")
+    with gr.Row(elem_id="examples"):
+        for label, prompt, bpm, key in row.examples:
+            filled = {"prompt": prompt, "bpm": bpm, "keyscale": key}
+            tab.examples.append((gr.Button(label, size="sm"), filled))
+    tab.draw(desk, "lyrics", lines=6, placeholder=VERSES)
+    with gr.Row():
+        tab.draw(desk, "duration_s")
+        choices = [("With vocals", False), ("Instrumental", True)]
+        tab.draw(desk, "instrumental", label="Vocal mode", choices=choices)
+
+
+def cover(tab: Tab, desk: Desk) -> None:
+    """A new version of a song."""
+    tab.recording(desk)
+    tab.recording(desk, "reference_audio")
+    tab.draw(desk, "prompt", lines=2, placeholder="late-night jazz trio, brushed drums")
+    tab.draw(desk, "lyrics", lines=5, placeholder=VERSES)
+    tab.draw(desk, "cover_strength")
+
+
+def extend(tab: Tab, desk: Desk) -> None:
+    """More of a song."""
+    tab.recording(desk)
+    tab.draw(desk, "prompt", lines=2, placeholder="the same band, building to a last chorus")
+    tab.draw(desk, "lyrics", lines=4, placeholder="empty = instrumental")
+    with gr.Row():
+        tab.draw(desk, "extra_duration_s")
+        tab.draw(desk, "side", choices=[("After the end", "after"), ("Before the beginning", "before")])
+    with gr.Row():
+        tab.draw(desk, "context_s")
+        tab.draw(desk, "crossfade_s")
+
+
+def edit(tab: Tab, desk: Desk) -> None:
+    """A song changed in places, or as a whole."""
+    tab.recording(desk)
+    tab.draw(desk, "sub_mode", choices=[("Repaint", "repaint"), ("Flow morph", "flow_edit")])
+    if "flow_edit" in desk.row.lacks:
+        note(desk.row.lacks["flow_edit"])
+    repaint, flow = [], []
+    with gr.Column() as shown:
+        repaint.append(shown)
+        note("Regions: drag over the parts to make anew. Everything else stays bit for bit.")
+        tab.draw(desk, "regions")
+    with gr.Column(visible=False) as shown:
+        flow.append(shown)
+        tab.draw(desk, "source_caption", lines=2, placeholder="what the song sounds like now")
+    tab.draw(desk, "prompt", lines=2, placeholder="what it shall sound like")
+    tab.draw(desk, "source_lyrics", lines=4, placeholder=VERSES)
+    tab.draw(desk, "target_lyrics", lines=4, placeholder=VERSES)
+    with gr.Column() as shown:
+        repaint.append(shown)
+        tab.draw(desk, "keep_words")
+        with gr.Row():
+            tab.draw(desk, "repaint_mode")
+            tab.draw(desk, "repaint_strength")
+    with gr.Column(visible=False) as shown:
+        flow.append(shown)
+        with gr.Row():
+            for name in ("n_min", "n_max", "n_avg"):
+                tab.draw(desk, name)
+    tab.shown = {"repaint": repaint, "flow_edit": flow}
+
+
+def tabs() -> list[tuple[Tab, Callable[[Tab, Desk], None]]]:
+    """Every song tab, not yet drawn, with the function that draws it."""
+    return [
+        (Tab(Generate, "Generate", "Generate"), generate),
+        (Tab(Cover, "Cover", "Make the cover"), cover),
+        (Tab(Extend, "Extend", "Extend the song"), extend),
+        (Tab(Edit, "Edit", "Edit the song"), edit),
+    ]

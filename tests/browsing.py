@@ -1,0 +1,95 @@
+"""Visiting the served demo checkpoint with Chromium. Import the fixtures by name.
+
+Every visit also holds that no request leaves 127.0.0.1 and that the browser's console stays clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import served
+from playwright.sync_api import Page, expect
+
+SONG_MS = 90_000  # a busy machine of two cores takes a fifth of it
+# Visible widgets that stick out of the window; a scroll bar alone would miss those in a clipped box.
+STICKING_OUT = """
+[...document.querySelectorAll('h1, p, button, input, textarea, label, .info-text, #player .controls, #metadata')]
+    .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)
+    .map(e => e.outerHTML.slice(0, 120))
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with served.chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(studio: served.Served, browser: Any) -> Iterator[Callable[..., Page]]:
+    """Opens the studio in a fresh browser profile of a given width; its `complaints` are the console's errors so far."""
+    outside, complaints, contexts = [], [], []
+
+    def note_request(request: Any) -> None:
+        if not request.url.startswith((studio.url, "data:", "blob:")):
+            outside.append(request.url)
+
+    def note_console(message: Any) -> None:
+        if message.type == "error":
+            complaints.append(message.text)
+
+    def open_page(width: int = 1440) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, locale="en-US")
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", note_request)
+        page.on("console", note_console)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(studio.url)
+        page.locator("#generate").wait_for()
+        return page
+
+    open_page.complaints = complaints
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert outside == []
+    assert complaints == []
+
+
+def status(page: Page) -> Any:
+    return page.locator("#status p")
+
+
+def open_advanced(page: Page) -> None:
+    page.get_by_role("button", name="Advanced").click()
+    box(page, "seed").wait_for()
+
+
+def box(page: Page, name: str) -> Any:
+    """Where a control is typed into; of a slider, its number box."""
+    return page.locator(f"#{name} textarea, #{name} input").first
+
+
+def fill(page: Page, **values: Any) -> None:
+    for name, value in values.items():
+        box(page, name).fill(str(value))
+
+
+def wait_for_words(page: Page, words: str) -> None:
+    """Until the status tells of a song's progress or end; an error of the studio does not have to be waited out."""
+    told = status(page).filter(has_text=words)
+    told.or_(page.locator("#status").get_by_role("alert")).wait_for(timeout=SONG_MS)
+    expect(status(page)).to_contain_text(words)
+
+
+def assert_fits(page: Page, width: int) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(STICKING_OUT) == []
+
+
+def assert_ready(page: Page) -> None:
+    expect(page.locator("#generate, #cover, #extend, #edit").filter(visible=True)).to_be_enabled()
+    expect(page.locator("#stop")).to_be_disabled()

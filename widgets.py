@@ -1,0 +1,85 @@
+"""Widgets drawn from the tables: one for each kind of control, with its tooltip. No behaviour."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+import theme
+from fields import TIME_SIGNATURES, Knob
+from regions import region_editor
+from settings import Checkpoint
+from song import SongRequest, controls
+from tooltips import tip
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the loaded checkpoint makes of the controls: their defaults, and why some cannot act."""
+
+    row: Checkpoint
+    given: Mapping[type[SongRequest], Mapping[str, Any]]
+    off: Mapping[str, str]
+
+    def words(self, k: Knob) -> str:
+        """The tooltip of a control, with what the loaded checkpoint makes of it."""
+        return f"{tip(k)} {self.row.hints.get(k.name, '')}".strip()
+
+    def draw(self, mode: type[SongRequest], name: str, **look: Any) -> Any:
+        """The widget of a mode's control; `look` goes to it."""
+        k = controls(mode)[name]
+        prefix = "" if k.group or mode.mode == "generate" else f"{mode.mode}-"
+        look = {"elem_id": f"{prefix}{name}", **look}
+        return widget(k, self.given[mode][name], self.words(k), self.off.get(name, ""), **look)
+
+
+def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
+    """The widget for a control, chosen by its kind. `off` disables it and says why; `look` goes to the widget."""
+    info = idle(off, info) if off else info
+    common = {"label": k.label, "info": info, "value": default, "interactive": not off, "elem_id": k.name, **look}
+    if k.kind == "audio":
+        return recording(k, info, **look)
+    if k.kind == "pairs":
+        return region_editor(label=k.label, **look)
+    if k.kind == "choice" and len(k.choices) < 4:
+        return gr.Radio(**{"choices": list(k.choices), **common})
+    if k.kind == "choice":
+        return gr.Dropdown([(TIME_SIGNATURES.get(c, c), c) for c in k.choices], **common)
+    if k.kind == "bool" and "choices" in look:
+        return gr.Radio(**common)
+    if k.kind == "bool":
+        return gr.Checkbox(**common)
+    if k.step:
+        return gr.Slider(k.low, k.high, step=k.step, **common)
+    if k.kind in ("int", "float") and not k.empty:  # gradio's Number cannot be empty: it shows 0 and sends it
+        return gr.Number(precision=0, **common)
+    return gr.Textbox(**{"placeholder": k.empty, **common})
+
+
+def recording(k: Knob, info: str, **look: Any) -> Any:
+    """Where a recording is dropped, chosen or made with a microphone; its tooltip as text, since gr.Audio takes none."""
+    drop = gr.Audio(
+        label=k.label,
+        sources=["upload", "microphone"],
+        type="filepath",
+        buttons=[],
+        waveform_options=gr.WaveformOptions(show_recording_waveform=True, **theme.WAVE),
+        elem_classes="recording",
+        **look,
+    )
+    note(info)
+    return drop
+
+
+def note(words: str, **look: Any) -> Any:
+    """A line of small text."""
+    return gr.HTML(f"<p>{html.escape(words)}</p>", elem_classes="note", **look)
+
+
+def idle(reason: str, info: str) -> str:
+    """The tooltip of a control that cannot act."""
+    return f"Off: {reason}. {info}"
