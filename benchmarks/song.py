@@ -49,6 +49,16 @@ def machine(device: str) -> str:
     )
 
 
+def loaded() -> ace_pipeline.Engine:
+    """The engine of this machine, with a word on both."""
+    device = checkpoints.device()
+    begun = time.perf_counter()
+    engine = ace_pipeline.load(checkpoint_for(read().model, device), device)
+    engine.sync()
+    print(f"{machine(device)}\n{engine.checkpoint.name}, loaded in {time.perf_counter() - begun:.1f} s")
+    return engine
+
+
 def matmul_rate(engine: ace_pipeline.Engine) -> float:
     """Measured FLOP/s of one large square matrix product in the engine's dtype."""
     import torch
@@ -71,7 +81,7 @@ def flops_per_step(engine: ace_pipeline.Engine, asked: Generate) -> int:
     kernels = ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu")
     counts = {getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}"): attention for kernel in kernels}
     with torch.no_grad():
-        conditions = engine.condition(asked, engine.fit(asked))
+        conditions = engine.conditioner.score(asked).conditions
         guide = Guide(engine.pipe.transformer, conditions, Schedule(1, guidance=asked.advanced.guidance_scale))
         noise = torch.randn_like(conditions.context[..., : conditions.context.shape[-1] // 2])
         with FlopCounterMode(display=False, custom_mapping=counts) as counter:
@@ -120,8 +130,7 @@ def ours(engine: ace_pipeline.Engine, asked: Generate) -> Any:
     import torch
 
     with torch.no_grad():
-        conditions = engine.condition(asked, engine.fit(asked))
-        return engine.denoise(conditions, asked.advanced)
+        return engine.denoise(engine.conditioner.score(asked), asked)
 
 
 def against_stock(engine: ace_pipeline.Engine, asked: Generate, runs: int) -> float:
@@ -158,18 +167,11 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=27)
     options.add_argument("--runs", type=int, default=3, help="runs per figure")
     asked = options.parse_args()
-    device = checkpoints.device()
-    checkpoint = checkpoint_for(read().model, device)
-    begun = time.perf_counter()
-    engine = ace_pipeline.load(checkpoint, device)
-    engine.sync()
-    loaded = time.perf_counter() - begun
+    engine = loaded()
+    checkpoint = engine.checkpoint
     rate = matmul_rate(engine)
     guidance = checkpoint.knobs.get("guidance_scale", KNOBS["guidance_scale"].default)
-    print(machine(device))
-    print(
-        f"{checkpoint.name}, loaded in {loaded:.1f} s; matmul {rate / 1e12:.1f} TFLOP/s; {asked.steps} steps, CFG {guidance:g}\n"
-    )
+    print(f"matmul {rate / 1e12:.1f} TFLOP/s; {asked.steps} steps, CFG {guidance:g}\n")
     print(
         "| song s | conditioning s | per step s | denoise s | decode s | total s | peak GiB | floor s | denoise / floor | latents ours / stock |"
     )
