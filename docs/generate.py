@@ -4,42 +4,49 @@ from __future__ import annotations
 
 import sys
 
+from fields import Knob, fields_of
+from remakes import MODES
 from settings import CHECKPOINTS, ROOT
-from song import GROUPS, KNOBS
+from song import GROUPS, KNOBS, Generate
 from tooltips import TIPS
 
 KNOBS_MD = ROOT / "docs" / "knobs.md"
-HEAD = """# The 21 knobs
+HEAD = """# The controls
 
-Written by `make docs` from `song.py` and `tooltips.py`; do not edit. The names are those of the public endpoint.
+Written by `make docs` from `song.py`, `remakes.py` and `tooltips.py`; do not edit. The names are those of the public
+endpoints; each has its mode's own controls, then the 21 knobs, then `retakes`.
 """
+COLUMNS = ["| name | label | range | default | what it does |", "| --- | --- | --- | --- | --- |"]
 
 
 def shown(value: object) -> str:
     """A default as a reader would type it."""
-    return "on" if value is True else "off" if value is False else "empty" if value in (None, "") else str(value)
+    return "on" if value is True else "off" if value is False else "empty" if value in (None, "", ()) else str(value)
+
+
+def row(k: Knob) -> str:
+    """One line of a table."""
+    return f"| `{k.name}` | {k.label} | {k.range} | {shown(k.default)} | {TIPS[k.name]} |"
 
 
 def knobs() -> str:
-    """The page: a table for each group, then what each checkpoint changes."""
+    """The page: a table for each mode and each group of knobs, then what each checkpoint changes."""
     lines = [HEAD]
+    for mode in MODES:
+        own = [k for k in fields_of(mode).values() if k.name != "retakes"]
+        lines += [f"## /{mode.mode}\n", f"{mode.__doc__.splitlines()[0]}\n", *COLUMNS, *map(row, own), ""]
+    lines += ["## Every mode\n", *COLUMNS, row(fields_of(Generate)["retakes"]), ""]
     for group in GROUPS:
-        lines += [
-            f"## {group}\n",
-            "| name | label | range | default | what it does |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for k in (k for k in KNOBS.values() if k.group == group):
-            lines.append(f"| `{k.name}` | {k.label} | {k.range} | {shown(k.default)} | {TIPS[k.name]} |")
-        lines.append("")
+        lines += [f"## {group}\n", *COLUMNS, *(row(k) for k in KNOBS.values() if k.group == group), ""]
     lines += [
         "## Other defaults by checkpoint\n",
-        "| checkpoint | defaults | knobs that cannot act |",
-        "| --- | --- | --- |",
+        "| checkpoint | defaults | knobs that cannot act | what it lacks |",
+        "| --- | --- | --- | --- |",
     ]
-    for row in CHECKPOINTS.values():
-        own = ", ".join(f"`{n}` {v:g}" for n, v in row.knobs.items()) or "as above"
-        lines.append(f"| {row.key} | {own} | {', '.join(f'`{n}`: {why}' for n, why in row.off.items()) or 'none'} |")
+    for checkpoint in CHECKPOINTS.values():
+        own = ", ".join(f"`{n}` {v:g}" for n, v in checkpoint.knobs.items()) or "as above"
+        off = ", ".join(f"`{n}`: {why}" for n, why in checkpoint.off.items()) or "none"
+        lines.append(f"| {checkpoint.key} | {own} | {off} | {', '.join(checkpoint.lacks) or 'nothing'} |")
     return "\n".join(lines) + "\n"
 
 
