@@ -22,7 +22,7 @@ from song import SongRequest
 from sound import SAMPLE_RATE, Progress, Sound
 
 LOG = Path(os.environ["GATE_LOG"])
-STEP_S, SLOW_STEP_S = 0.03, 0.3
+STEP_S, SLOW_STEP_S = 0.03, 0.5
 
 
 def note(event: str, seed: int = 0, heard: float = 0) -> None:

@@ -87,7 +87,8 @@ def test_a_song_is_covered_with_the_timbre_of_another(visit: Callable[..., Page]
     go_to(page, "Cover")
     expect(page.locator("#cover-cover_strength")).to_contain_text("The demo model's covers are loose")
     bring(page, song, "cover-source_audio")
-    bring(page, song, "cover-reference_audio")
+    if width == 1440:  # once is enough: 30 s of it are heard, at half a second each
+        bring(page, song, "cover-reference_audio")
     fill(page, **{"cover-prompt": "music box"})
     quick(page)
     assert_fits(page, width)
@@ -226,7 +227,7 @@ def test_a_recording_that_cannot_be_used_is_told_at_once(visit: Callable[..., Pa
     alert = page.locator("#extend-source_audio-heard").get_by_role("alert")
     expect(alert).to_have_text("Not a WAV, FLAC, OGG, MP3 or AIFF file.")
     page.wait_for_timeout(500)
-    assert all("decode" in words.lower() for words in visit.complaints)  # gradio's player tries to draw it too
+    assert {*visit.complaints} <= {"Waveform load error: MediaError"}  # gradio's player tries to draw it too
     visit.complaints.clear()
 
 

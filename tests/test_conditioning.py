@@ -97,18 +97,20 @@ def test_a_timbre_reference_gives_sound_to_both_halves_of_a_cover(engine) -> Non
     assert torch.equal(plain.conditions.context, lent.conditions.context)
 
 
-def test_a_reference_is_heard_at_its_beginning_middle_and_end(engine) -> None:
-    """Ten seconds each; a short one is repeated. The rest of the recording does not matter."""
-    ear, long = engine.conditioner, clip(40)
+def test_a_reference_is_heard_at_its_beginning_middle_and_end(engine, monkeypatch) -> None:
+    """Ten seconds each; a short one is repeated."""
+    ear, heard, piece = engine.conditioner, [], 10 * 48_000
+    listen = ear.listen
+    monkeypatch.setattr(ear, "listen", lambda given: heard.append(given.samples) or listen(given.cut(0, 48_000)))
+    long, short = clip(40), clip(0.5)
     with torch.no_grad():
-        heard = ear.timbre(long)
-        assert heard.shape == (1, 750, 8)
-        for second, matters in ((5, True), (11, False), (15, True), (25, False), (35, True)):
-            changed = long.samples.copy()
-            changed[:, second * 48_000 : second * 48_000 + 4800] = 0.5
-            assert torch.equal(ear.timbre(AudioClip(changed, {})), heard) != matters
-        assert ear.timbre(clip(0.5)).shape == (1, 750, 8)
+        ear.timbre(long)
+        ear.timbre(short)
         assert torch.equal(ear.timbre(None), ear.silence[:, :750])
+    third = long.samples.shape[1] // 3
+    pieces = [long.samples[:, at : at + piece] for at in (0, third, 30 * 48_000)]
+    assert np.array_equal(heard[0], np.concatenate(pieces, axis=1))
+    assert np.array_equal(heard[1], np.tile(short.samples, 60))
 
 
 def test_a_repaint_hears_the_song_with_silence_in_the_regions(engine) -> None:
@@ -207,14 +209,15 @@ def test_the_last_frame_is_filled_up_with_silence(engine) -> None:
         assert torch.equal(engine.conditioner.listen(short), engine.conditioner.listen(AudioClip(filled, {})))
 
 
-def test_only_long_recordings_are_heard_in_tiles_and_sound_the_same(engine) -> None:
-    long, vae = clip(61), engine.pipe.vae
+def test_only_long_recordings_are_heard_in_tiles_and_sound_the_same(engine, monkeypatch) -> None:
+    monkeypatch.setattr(conditioning, "TILE_ABOVE_S", 30)  # for a machine of little memory
+    long, vae = clip(31), engine.pipe.vae
     with torch.no_grad():
         tiled = engine.conditioner.listen(long)
         assert vae.use_tiling
         vae.use_tiling = False
         whole = vae.encode(torch.from_numpy(long.samples)[None]).latent_dist.mode().transpose(1, 2)
-        assert tiled.shape == whole.shape == (1, 61 * 25, 8)
+        assert tiled.shape == whole.shape == (1, 31 * 25, 8)
         assert (tiled - whole).abs().max() < 1e-3
         engine.conditioner.listen(clip())
     assert not vae.use_tiling

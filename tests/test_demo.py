@@ -74,12 +74,14 @@ def test_an_extension_is_as_long_as_asked_level_and_in_time(studio, song) -> Non
 
 
 def test_a_repainted_region_follows_its_prompt_and_the_rest_stays(studio, song) -> None:
-    regions, asked = [[3, 8]], {"source_audio": song, "seed": 1, "inference_steps": 12}
+    part = str(studio / "part.wav")
+    soundfile.write(part, samples(song)[:, : 8 * 48_000].T, 48_000, subtype="PCM_24")
+    regions, asked = [[2, 6]], {"source_audio": part, "seed": 1, "inference_steps": 12}
     low, high = (
         made(modes.edit, studio, **asked, prompt=prompt, regions=regions).path
         for prompt in ("sub bass, dark, low", "music box, bright, high")
     )
-    inside, source = slice(3 * 48_000, 8 * 48_000), samples(song)
+    inside, source = slice(2 * 48_000, 6 * 48_000), samples(part)
     assert centroid(samples(high)[:, inside]) > 1.5 * centroid(samples(low)[:, inside])
     for path in (low, high):
         rest = samples(path)
