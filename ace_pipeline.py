@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import checkpoints
-from conditioning import TILE_ABOVE_S, Conditioner, Report, Score
+from conditioning import Conditioner, Report, Score
 from errors import BadOutput
 from sampler import Guide, Morph, Noise, Schedule, denoise, flow_edit
 from settings import Checkpoint
@@ -22,6 +22,7 @@ from sound import LATENT_RATE, SAMPLE_RATE, Progress, Sound
 if TYPE_CHECKING:
     import torch
 
+TILE_ABOVE_S = 60  # decode longer songs in tiles: untiled, each second costs about 64 MiB
 ALONG = 0x5DE  # the purpose of the noise that is drawn on the way: SDE keeps the ODE's start
 
 

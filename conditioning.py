@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 TEXT_TOKENS = 256  # the text branch reads no further, and tempo, key and duration stand at its end
 LYRIC_TOKENS = 2048
 TIMBRE_S = 30  # what the timbre encoder hears: three pieces of a reference, or silence
-TILE_ABOVE_S = 60  # encode and decode what is longer in tiles: untiled, each second costs about 64 MiB
 
 
 Report = Callable[[Progress], None]
@@ -204,7 +203,7 @@ class Conditioner:
         vae = self.pipe.vae
         samples = torch.from_numpy(clip.samples)[None]
         samples = torch.nn.functional.pad(samples, (0, -samples.shape[-1] % HOP))
-        vae.use_tiling = clip.seconds > TILE_ABOVE_S
+        vae.use_tiling = True  # in tiles of 30 s, so that memory does not grow with the recording
         posterior = vae.encode(samples.to(device=self.device, dtype=vae.dtype)).latent_dist
         return posterior.mode().transpose(1, 2).to(self.dtype)
 
