@@ -191,7 +191,8 @@ def test_context_changes_what_is_made_and_leaves_what_was_there(studio) -> None:
     "beside, name, value",
     [(FLOW, name, row(Edit, name)[0]) for name in ("regions", "repaint_mode", "repaint_strength", "keep_words")]
     + [({}, name, row(Edit, name)[0]) for name in ("source_caption", "n_min", "n_max", "n_avg")]
-    + [({"repaint_mode": mode}, "repaint_strength", 0.9) for mode in ("conservative", "aggressive")],
+    + [({"repaint_mode": mode}, "repaint_strength", 0.9) for mode in ("conservative", "aggressive")]
+    + [({"keep_words": False}, "source_lyrics", "oh"), ({"source_lyrics": ""}, "keep_words", False)],
     ids=label,
 )
 def test_a_control_said_to_be_idle_is(studio, beside, name, value) -> None:
