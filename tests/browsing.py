@@ -12,7 +12,7 @@ import pytest
 import served
 from playwright.sync_api import Page, expect
 
-SONG_MS = 90_000  # a busy machine of two cores takes a fifth of it
+SONG_MS = 120_000  # a busy machine of two cores takes a fifth of it
 # Visible widgets that stick out of the window; a scroll bar alone would miss those in a clipped box.
 STICKING_OUT = """
 [...document.querySelectorAll('h1, p, button, input, textarea, label, .info-text, #player .controls, #metadata')]
