@@ -23,7 +23,6 @@ TEXT_TOKENS = 256  # the text branch reads no further, and tempo, key and durati
 LYRIC_TOKENS = 2048
 TIMBRE_S = 30  # what the timbre encoder hears: three pieces of a reference, or silence
 
-
 Report = Callable[[Progress], None]
 
 

@@ -19,6 +19,7 @@ REPAINT_AROUND_S = 30  # ... and at least this much of it beside them, both side
 REGION_MIN_S = 0.1
 RAMP_FRAMES, RAMP_S = 25, 0.05  # the widest blends of a repaint: in latents outside the region, in samples inside it
 FLOW_OFF = dict.fromkeys(("infer_method", "use_adg"), "a flow morph has a path of its own")
+STRENGTH_OFF = "for balanced alone"  # said where the repaint mode is another
 
 Span = tuple[int, int]  # from the first to before the second
 
@@ -235,7 +236,7 @@ class Edit(Remake):
             return dict.fromkeys(names, "for Repaint alone") | FLOW_OFF
         idle = dict.fromkeys(("source_caption", "n_min", "n_max", "n_avg"), "for Flow morph alone")
         if self.repaint_mode != "balanced":
-            idle["repaint_strength"] = "for balanced alone"
+            idle["repaint_strength"] = STRENGTH_OFF
         if not self.keep_words:
             idle["source_lyrics"] = "the words around it are not kept"
         elif not self.source_lyrics:

@@ -12,7 +12,7 @@ import gradio as gr
 
 import theme
 from fields import fields_of
-from remakes import FLOW_OFF, Edit
+from remakes import FLOW_OFF, STRENGTH_OFF, Edit
 from settings import Checkpoint
 from song import GROUPS, KNOBS, Generate
 from sound import AudioClip, Progress
@@ -189,7 +189,7 @@ def balanced(desk: Desk) -> str:
     """Repaint strength, disabled with the reason unless the repaint mode is balanced."""
     k = fields_of(Edit)["repaint_strength"]
     on, off = (
-        _update(interactive=act, info=desk.words(k) if act else idle("for balanced alone", desk.words(k)))
+        _update(interactive=act, info=desk.words(k) if act else idle(STRENGTH_OFF, desk.words(k)))
         for act in (True, False)
     )
     return f"mode => mode === 'balanced' ? {json.dumps(on)} : {json.dumps(off)}"

@@ -230,13 +230,18 @@ def test_a_song_cannot_be_started_past_the_queue(studio: served.Served, monkeypa
     assert "join the queue" in refused.text
 
 
-def test_a_cancelled_song_ends_and_the_next_is_served(client: Client, studio: served.Served):
-    long = client.submit(**{**SONG, "duration_s": 60, "inference_steps": 80}, api_name="/generate")
-    wait_until(lambda: any(told["step"] for _, told in long.outputs()), PATIENCE_S)
+def cancels(client: Client, studio: served.Served, api_name: str, long: dict[str, Any]) -> None:
+    """Begin a long song, cancel it after its first step, and see that its work ends and leaves nothing."""
+    job = client.submit(**long, api_name=api_name)
+    wait_until(lambda: any(told["step"] for _, told in job.outputs()), PATIENCE_S)
     assert len(studio.left_behind()) == 1
-    long.cancel()
-    assert long.status().code.name == "CANCELLED"
+    job.cancel()
+    assert job.status().code.name == "CANCELLED"
     wait_until(lambda: studio.left_behind() == [], seconds=10)  # a fraction of what the song would still take
+
+
+def test_a_cancelled_song_ends_and_the_next_is_served(client: Client, studio: served.Served):
+    cancels(client, studio, "/generate", {**SONG, "duration_s": 60, "inference_steps": 80})
     path, _ = client.predict(**SONG, api_name="/generate")
     assert Path(path).is_file()
 

@@ -16,8 +16,7 @@ import pytest
 import served
 import soundfile
 from gradio_client import Client, handle_file
-from test_api import PATIENCE_S, Song, refusal, upload, with_mcp
-from waiting import wait_until
+from test_api import PATIENCE_S, Song, cancels, refusal, upload, with_mcp
 
 import modes
 from fields import fields_of
@@ -279,12 +278,7 @@ def test_a_cancelled_extension_ends_and_the_next_is_served(
 ):
     _, file, own = ASKED["extension"]
     asked = {"source_audio": handle_file(recordings / file), **SHORT, **own}
-    long = client.submit(**asked | {"extra_duration_s": 60, "inference_steps": 80}, api_name="/extend")
-    wait_until(lambda: any(told["step"] for _, told in long.outputs()), PATIENCE_S)
-    assert len(studio.left_behind()) == 1
-    long.cancel()
-    assert long.status().code.name == "CANCELLED"
-    wait_until(lambda: studio.left_behind() == [], seconds=10)  # a fraction of what the song would still take
+    cancels(client, studio, "/extend", asked | {"extra_duration_s": 60, "inference_steps": 80})
     path, _ = client.predict(**asked, api_name="/extend")
     assert Path(path).read_bytes() == songs["extension"].wav
 
