@@ -22,7 +22,7 @@ from errors import EngineError, StudioError
 from remakes import FLOW_OFF
 from settings import SettingError, read
 from song import SongRequest
-from sound import Take
+from sound import AudioClip, Take
 
 if TYPE_CHECKING:
     from tabs import Tab
@@ -123,10 +123,10 @@ def sung(mode: type[SongRequest], values: dict[str, Any]) -> Iterator[tuple[Any,
 
 def listens(tab: Tab) -> None:
     """Whatever recording comes in is looked at, at once: what it is, or why it cannot be used."""
+    regions = [tab.inputs["regions"]] if "regions" in tab.inputs else []
     for name, line in tab.heard.items():
-        regions = [tab.inputs["regions"]] if "regions" in tab.inputs else []
         tab.inputs[name].change(
-            on_recording if not regions else on_song_to_edit,
+            on_song_to_edit if regions else on_recording,
             tab.inputs[name],
             [line, *regions],
             concurrency_id="decode",
@@ -137,21 +137,28 @@ def listens(tab: Tab) -> None:
 
 def on_recording(path: str | None) -> str:
     """What was read of a recording."""
-    return on_song_to_edit(path)[0]
+    return looked_at(path)[0]
 
 
 def on_song_to_edit(path: str | None) -> tuple[str, dict[str, Any]]:
     """What was read of a recording, and its waveform to mark regions on."""
-    import ui
     from regions import drawn
 
+    line, clip = looked_at(path)
+    return line, drawn(clip.seconds, audio_io.peaks(clip.samples, PEAKS), []) if clip else drawn(0, [], [])
+
+
+def looked_at(path: str | None) -> tuple[str, AudioClip | None]:
+    """A recording that may be missing or refused, and the line that says what it is or why not."""
+    import ui
+
+    if not path:
+        return "", None
     try:
-        if not path:
-            return "", drawn(0, [], [])
         clip = audio_io.admit(path)
-        return ui.heard(clip), drawn(clip.seconds, audio_io.peaks(clip.samples, PEAKS), [])
     except StudioError as error:
-        return ui.status(str(error), "error"), drawn(0, [], [])
+        return ui.status(str(error), "error"), None
+    return ui.heard(clip), clip
 
 
 def chooses(page: Page, desk: Desk) -> None:
