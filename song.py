@@ -21,9 +21,9 @@ PROMPT_LIMIT = 512  # characters, the model's own documented limit
 LYRICS_LIMIT = 4096  # characters, likewise
 DURATION_RANGE = (10, 600)  # seconds
 INSTRUMENTAL = "[Instrumental]"  # what the model reads in place of lyrics
-PAIRS = {  # what is wrong with a control that takes pairs
-    "regions": "Regions must be up to 16 pairs of start and end in seconds, such as [[12.5, 20]].",
-    "retakes": "Retakes must be up to 16 pairs of a seed and a variance from 0 to 1, such as [[-1, 0.3]].",
+PAIRS = {  # what pairs are of
+    "regions": "start and end in seconds, such as [[12.5, 20]]",
+    "retakes": "a seed and a variance from 0 to 1, such as [[-1, 0.3]]",
 }
 GROUPS = ("Diffusion", "CFG schedule", "5Hz LM", "Music metadata")
 
@@ -204,7 +204,7 @@ def _sentence(error: ValidationError, known: Mapping[str, Knob]) -> InputError:
     if control.kind == "audio":
         return AudioError(f"{control.label} must be a recording.")
     if control.kind == "pairs":
-        return KnobError(PAIRS[control.name])
+        return KnobError(f"{control.label} must be {control.range} of {PAIRS[control.name]}.")
     if first["type"] == "string_too_long":
         return TextError(f"{control.label} may hold {control.high:,.0f} characters; yours has {len(got):,}.")
     if first["type"] == "key":
