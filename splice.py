@@ -122,8 +122,8 @@ def blend(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     share = ((np.arange(count) + 0.5) / max(count, 1)).astype(np.float32)
     power = rms(old) * rms(new)
     alike = float(np.clip(np.mean(old * new, dtype=np.float64) / power, 0, 1)) if power else 0.0
-    level = np.sqrt((1 - share) ** 2 + share**2 + 2 * alike * share * (1 - share))
-    return ((1 - share) * old + share * new) / level
+    dip = np.sqrt((1 - share) ** 2 + share**2 + 2 * alike * share * (1 - share))
+    return ((1 - share) * old + share * new) / dip
 
 
 def within(song: np.ndarray, samples: np.ndarray, changed: list[Span]) -> np.ndarray:
