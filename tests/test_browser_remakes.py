@@ -40,12 +40,18 @@ def bring(page: Page, path: Path, place: str) -> None:
     page.locator(f"#{place}-heard p").wait_for()
 
 
-def quick(page: Page, **values: Any) -> None:
-    """Eight steps, seed 7 and what else is typed."""
+def quick(page: Page) -> None:
+    """Eight steps, seed 7."""
     open_advanced(page)
     fill(page, inference_steps=8, seed=7)
-    for name, value in values.items():
-        page.locator(f"#{name} textarea, #{name} input").first.fill(str(value))
+
+
+def sing(page: Page, width: int, button: str) -> None:
+    """A quick song of what the tab holds, on a page that fits its window."""
+    quick(page)
+    assert_fits(page, width)
+    page.get_by_role("button", name=button).click()
+    wait_for_words(page, "seed 7")
 
 
 def told(page: Page, words: str) -> None:
@@ -67,10 +73,7 @@ def test_a_song_goes_on(visit: Callable[..., Page], song: Path, tmp_path: Path, 
     bring(page, song, "extend-source_audio")
     expect(page.locator("#extend-source_audio-heard")).to_have_text("0:03.00 · WAV · 48 kHz · stereo")
     fill(page, **{"extend-prompt": "calm piano", "extend-extra_duration_s": 5, "extend-crossfade_s": 0.5})
-    quick(page)
-    assert_fits(page, width)
-    page.get_by_role("button", name="Extend the song").click()
-    wait_for_words(page, "seed 7")
+    sing(page, width, "Extend the song")
     expect(page.locator("#player #duration")).to_have_text("0:08")
     told(page, r'"identical"\s*:\s*true')
     longer = downloaded(page, tmp_path)
@@ -90,10 +93,7 @@ def test_a_song_is_covered_with_the_timbre_of_another(visit: Callable[..., Page]
     if width == 1440:  # once is enough: 30 s of it are heard, at half a second each
         bring(page, song, "cover-reference_audio")
     fill(page, **{"cover-prompt": "music box"})
-    quick(page)
-    assert_fits(page, width)
-    page.get_by_role("button", name="Make the cover").click()
-    wait_for_words(page, "seed 7")
+    sing(page, width, "Make the cover")
     expect(page.locator("#player #duration")).to_have_text("0:03")
     told(page, r'"mode"\s*:\s*"cover"')
 
@@ -117,10 +117,7 @@ def test_a_dragged_region_is_made_anew_and_nothing_else(
     start, end = (float(page.get_by_label(name).first.input_value()) for name in ("Start (s)", "End (s)"))
     assert start == pytest.approx(1, abs=0.03) and end == pytest.approx(2, abs=0.03)
     fill(page, **{"edit-prompt": "flute"})
-    quick(page)
-    assert_fits(page, width)
-    page.get_by_role("button", name="Edit the song").click()
-    wait_for_words(page, "seed 7")
+    sing(page, width, "Edit the song")
     told(page, r'"identical"\s*:\s*true')
     edited, source = downloaded(page, tmp_path), soundfile.read(song, dtype="float32")[0].T
     changed = np.flatnonzero((edited != source).any(axis=0))
