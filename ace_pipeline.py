@@ -17,7 +17,7 @@ from errors import BadOutput
 from sampler import Guide, Morph, Noise, Schedule, denoise, flow_edit
 from settings import Checkpoint
 from song import Advanced, SongRequest
-from sound import LATENT_RATE, SAMPLE_RATE, Progress, Sound
+from sound import LATENT_RATE, SAMPLE_RATE, AudioClip, Progress, Sound
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,13 @@ class Engine:
         timings = clock.done()
         timings["per_step_s"] = round(timings["denoise_s"] / request.advanced.inference_steps, 4)
         return Sound(samples.numpy(), SAMPLE_RATE, timings, self.describe(), score.warnings)
+
+    def codes(self, clip: AudioClip) -> list[int]:
+        """The audio codes of a recording, 5 a second. Raises EngineMissing when the model has no audio tokenizer."""
+        import torch
+
+        with torch.no_grad():
+            return self.conditioner.codes(clip)
 
     def denoise(self, score: Score, request: SongRequest, report: Report = lambda _: None) -> torch.Tensor:
         """Latents [1, T, C] of a song, from the noise of its seed."""

@@ -1,7 +1,7 @@
-"""The gate to the GPU: one engine, one lock, one `@spaces.GPU` function for every mode.
+"""The gate to the GPU: one engine, one planner, one lock, one `@spaces.GPU` function for every request.
 
 On a ZeroGPU Space the body of `run_gpu` runs in a forked worker, and only plain values cross: a frozen request and a
-number in; `Progress`, `Sound` and `Failure` out. Elsewhere the decorator is the identity and the same code runs in this
+number in; `Progress`, `Sound` or `Draft`, and `Failure` out. Elsewhere the decorator is the identity and the same code runs in this
 process. What needs no GPU happens outside, in `modes.py`.
 """
 
@@ -18,6 +18,8 @@ from typing import Any
 
 import ace_pipeline
 import checkpoints
+import composer
+import planners
 from errors import (
     Failure,
     GpuAborted,
@@ -29,8 +31,9 @@ from errors import (
     in_our_words,
     out_of_memory,
 )
-from settings import Checkpoint, checkpoint_for, read
-from song import SongRequest
+from plans import Draft
+from settings import Checkpoint, PlannerRow, checkpoint_for, planner_for, read
+from song import Asked, SongRequest
 from sound import Progress, Sound
 
 if sys.platform == "linux":
@@ -45,6 +48,10 @@ STEP_S = 0.22  # one guided step of XL in bf16 is bound by kernel launches ...
 STEP_S_PER_S = 0.0007  # ... and grows a little with each second of song
 DECODE_S_PER_S = 0.004
 LISTEN_S_PER_S = 0.004  # a source is encoded first
+THINK_S, CODE_S = (
+    3,
+    0.006,
+)  # the planner: a thought, or a draft's lyrics ten times as long; a captured step for each code
 MARGIN = 1.3
 BEAT_S = 0.5  # a generator can be stopped only when it yields: in long phases the last event is told again
 ZERO_GPU_ERRORS = {  # titles of the spaces package's errors: our class, our sentence, what to do
@@ -59,6 +66,7 @@ ZERO_GPU_ERRORS = {  # titles of the spaces package's errors: our class, our sen
 _lock = threading.Lock()  # one song at a time
 _building = threading.Lock()
 _engine: Any = None
+_planner: Any = None
 
 
 def checkpoint() -> Checkpoint:
@@ -79,15 +87,37 @@ def get_backend() -> Any:
         return _engine
 
 
-def gpu_seconds(request: SongRequest, multiplier: float = 1.0, *_: Any, **__: Any) -> int:
+def planner_row() -> PlannerRow | None:
+    """The planner this machine thinks with, if any. Raises SettingError when ACE_PLANNER names nothing."""
+    return planner_for(read().planner, checkpoint())
+
+
+def get_planner() -> Any:
+    """The one planner of this process, built by the first caller after the engine, whose tokenizer it borrows.
+
+    Raises EngineMissing when its weights cannot be had, or when there is no room for them.
+    """
+    global _planner
+    row, engine = planner_row(), get_backend()
+    with _building:
+        if _planner is None:
+            _planner = planners.load(row, engine.device, engine.pipe.tokenizer)
+        return _planner
+
+
+def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> int:
     """Seconds of GPU to ask for: cold start, steps and decoding with a margin, within the bounds of the settings.
 
     ZeroGPU calls it in the main process with the very arguments of `run_gpu`, before queueing: it must be quick and must
     not raise.
     """
-    bounds = read()
-    forwards, seconds = request.advanced.inference_steps * request.passes, request.seconds
-    work = COLD_START_S + forwards * (STEP_S + seconds * STEP_S_PER_S) + seconds * (DECODE_S_PER_S + LISTEN_S_PER_S)
+    bounds, work = read(), COLD_START_S
+    if isinstance(request, SongRequest):
+        forwards, seconds = request.advanced.inference_steps * request.passes, request.seconds
+        work += forwards * (STEP_S + seconds * STEP_S_PER_S) + seconds * (DECODE_S_PER_S + LISTEN_S_PER_S)
+        work += THINK_S + request.code_count * CODE_S
+    else:
+        work += 10 * THINK_S
     estimate = max(int(work * MARGIN), bounds.gpu_min_s)
     return int(min(estimate * multiplier, bounds.gpu_max_s))
 
@@ -98,8 +128,8 @@ def on_gpu(function: Any) -> Any:
 
 
 @on_gpu
-def run_gpu(request: SongRequest, multiplier: float = 1.0) -> Iterator[Progress | Sound | Failure]:
-    """Sing one request: progress by step, then a Sound or a Failure. Closing the generator stops within two steps.
+def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Sound | Draft | Failure]:
+    """Answer one request: progress by step, then what it asks for or a Failure. Closing the generator stops it soon.
 
     The engine works in a thread, so that its steps can be told while they happen. Errors are values here: an exception
     would end the ZeroGPU worker and lose its words.
@@ -112,8 +142,8 @@ def run_gpu(request: SongRequest, multiplier: float = 1.0) -> Iterator[Progress 
             raise Stopped("Stopped.")
         events.put(progress)
 
-    threading.Thread(target=_sing, args=(request, report, events.put), daemon=True).start()
-    event: Progress | Sound | Failure = Progress("Starting")
+    threading.Thread(target=_answer, args=(request, report, events.put), daemon=True).start()
+    event: Progress | Sound | Draft | Failure = Progress("Starting")
     try:
         while isinstance(event, Progress):
             with contextlib.suppress(queue.Empty):
@@ -124,14 +154,15 @@ def run_gpu(request: SongRequest, multiplier: float = 1.0) -> Iterator[Progress 
         stop.set()
 
 
-def _sing(request: SongRequest, report: Any, put: Any) -> None:
+def _answer(request: Asked, report: Any, put: Any) -> None:
     try:
         while not _lock.acquire(timeout=0.5):
             report(Progress("Waiting for the song before yours"))
         try:
             if _engine is None:
                 report(Progress("Loading the model"))
-            put(get_backend().sing(request, report))
+            planner = get_planner if planner_row() else None
+            put(composer.answer(get_backend(), planner, request, report))
         except BaseException as error:  # a panic in a Rust extension is no Exception, and silence would hang the page
             _free_memory(error)
             put(as_failure(error))
@@ -149,8 +180,8 @@ def _free_memory(error: BaseException) -> None:
         getattr(torch.get_device_module(), "empty_cache", lambda: None)()  # torch.cuda, torch.mps; torch.cpu has none
 
 
-def sing(request: SongRequest) -> Iterator[Progress | Sound]:
-    """Sing one request through the gate: progress events, then the Sound.
+def answer(request: Asked) -> Iterator[Progress | Sound | Draft]:
+    """Answer one request through the gate: progress events, then the Sound of a song or the Draft of words.
 
     Raises StudioError in the user's words. A GPU task that was aborted is tried once more at twice the estimate.
     """
@@ -162,7 +193,7 @@ def sing(request: SongRequest) -> Iterator[Progress | Sound]:
         yield from _attempt(request, 2.0)
 
 
-def _attempt(request: SongRequest, multiplier: float) -> Iterator[Progress | Sound]:
+def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Sound | Draft]:
     try:
         for event in run_gpu(request, multiplier):
             if isinstance(event, Failure):

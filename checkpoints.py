@@ -10,7 +10,7 @@ from typing import Any
 
 from errors import EngineMissing, in_our_words, out_of_memory
 from random_checkpoint import XL_SFT, build
-from settings import DEMO_FOLDER, Checkpoint, read
+from settings import DEMO_FOLDER, Checkpoint, PlannerRow, read
 
 log = logging.getLogger("ace.checkpoints")
 
@@ -72,8 +72,8 @@ def _complete(folder: Path) -> None:
             raise FileNotFoundError(f"{part} has no configuration")
 
 
-def missing(checkpoint: Checkpoint, error: BaseException) -> EngineMissing:
-    """Why a checkpoint could not be loaded, and the command that fetches it."""
+def missing(checkpoint: Checkpoint | PlannerRow, error: BaseException) -> EngineMissing:
+    """Why weights could not be loaded, and the command that fetches them."""
     if out_of_memory(error):
         raise in_our_words(error) from error
     log.warning("%s did not load", checkpoint.source, exc_info=error)
@@ -89,12 +89,9 @@ def missing(checkpoint: Checkpoint, error: BaseException) -> EngineMissing:
         why = "the disk is full"
     elif kinds & {"RepositoryNotFoundError", "RevisionNotFoundError"}:  # a gated repository is a kind of not found
         why = "the Hub has no such repository or revision, or asks for a login"
-    command = f"hf download {checkpoint.source}"
-    if checkpoint.revision:
-        command += f" --revision {checkpoint.revision}"
     return EngineMissing(
         f"The weights of {checkpoint.name}, {checkpoint.source}{size}, could not be loaded: {why}.",
-        f"Fetch them with: {command}",
+        f"Fetch them with: {checkpoint.fetch}",
     )
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,12 @@ class Conditioner:
             return self._extend(request, words, report)
         if isinstance(request, Edit):
             return (self._morph if request.morphs else self._repaint)(request, words, report)
-        room = self.room(math.ceil(request.seconds * LATENT_RATE))
+        frames = math.ceil(request.seconds * LATENT_RATE)
+        room = self.sketched(request.codes)[:, :frames] if request.codes else self.room(frames)
         return Score(self.conditions(request, words, self.context(room)), warnings=words.warnings)
 
     def _cover(self, request: Cover, words: Words, report: Report) -> Score:
-        if self.pipe.audio_tokenizer is None:
+        if not self.sketches:
             raise EngineMissing("This model cannot cover a song: it has no audio tokenizer.", "XL SFT can.")
         song = self._listened(request, report)
         timbre = self.timbre(request.reference_audio)
@@ -206,10 +207,32 @@ class Conditioner:
         posterior = vae.encode(samples.to(device=self.device, dtype=vae.dtype)).latent_dist
         return posterior.mode().transpose(1, 2).to(self.dtype)
 
+    @property
+    def sketches(self) -> bool:
+        """Whether the model knows audio codes."""
+        return None not in (self.pipe.audio_tokenizer, self.pipe.audio_token_detokenizer)
+
     def structure(self, latents: torch.Tensor) -> torch.Tensor:
         """What a cover keeps of a song: its latents [1, T, C] through the 5 Hz audio tokenizer and back."""
         tokens, _ = self.pipe.audio_tokenizer.tokenize(latents, self.silence)
         return self.pipe.audio_token_detokenizer(tokens.to(self.dtype))[:, : latents.shape[1]]
+
+    def codes(self, clip: AudioClip) -> list[int]:
+        """The audio codes of a recording, 5 a second. Raises EngineMissing when the model has no audio tokenizer."""
+        if not self.sketches:
+            raise EngineMissing("This model cannot describe a song: it has no audio tokenizer.", "XL SFT can.")
+        _, codes = self.pipe.audio_tokenizer.tokenize(self.listen(clip), self.silence)
+        return codes.flatten().tolist()
+
+    def sketched(self, codes: Sequence[int]) -> torch.Tensor:
+        """The latents [1, 5 n, C] that n audio codes stand for."""
+        import torch
+
+        if not self.sketches:
+            raise EngineMissing("This model cannot read a plan's codes: it has no audio tokenizer.", "XL SFT can.")
+        indices = torch.tensor(codes, device=self.device)[None, :, None]
+        tokens = self.pipe.audio_tokenizer.quantizer.get_output_from_indices(indices)
+        return self.pipe.audio_token_detokenizer(tokens.to(self.dtype)).to(self.dtype)
 
     def timbre(self, clip: AudioClip | None) -> torch.Tensor:
         """The sound of a recording, latents [1, 750, C]: 10 s each of its front, middle and back; or silence."""

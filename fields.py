@@ -28,7 +28,9 @@ LANGUAGES = (
 TIME_SIGNATURES = {"": "auto", "2": "2/4", "3": "3/4", "4": "4/4", "6": "6/8"}
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_SPECIAL = re.compile(r"<\|[^<>]{0,40}?\|>")  # <|endoftext|> in a caption would end it for the text encoder
+# <|endoftext|> in a caption would end it for the text encoder, <think> begin a thought of the planner's
+_SPECIAL = re.compile(r"<\|[^<>]{0,40}?\|>|</?think>")
+_JOINED = re.compile(r"<(?=\||/?think>)")  # removing a token may join another: that one is broken instead
 # Bidirectional overrides, isolates and marks, zero-width space, word joiner, byte order mark. The zero-width joiners
 # stay: Persian and Indic scripts and emoji need them.
 _INVISIBLE = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF])
@@ -44,7 +46,7 @@ def clean(text: Any) -> Any:
         return text
     text = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE)
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    text = _SPECIAL.sub("", text).replace("<|", "< |")  # removing a token may join another: that one is broken instead
+    text = _JOINED.sub("< ", _SPECIAL.sub("", text))
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -120,11 +122,12 @@ class Frozen(BaseModel):
 
 
 KINDS = {int: "int", float: "float", bool: "bool", str: "text", tuple: "pairs", AudioClip: "audio", Literal: "choice"}
+OBJECT = "object"  # the kind of a control that holds what the studio itself wrote: a saved plan
 
 
 @dataclass(frozen=True)
 class Knob:
-    """What a page, a document or an error needs to know of one field. `kind` is a value of KINDS."""
+    """What a page, a document or an error needs to know of one field. `kind` is a value of KINDS, or OBJECT."""
 
     name: str
     label: str
@@ -168,7 +171,7 @@ def _base(annotation: Any) -> Any:
 
 def _knob_of(name: str, info: Any) -> Knob:
     limits = {k: getattr(m, k) for m in info.metadata for k in ("ge", "le", "max_length") if hasattr(m, k)}
-    kind = KINDS[_base(info.annotation)]
+    kind = KINDS.get(_base(info.annotation), OBJECT)
     return Knob(
         name=name,
         label=info.title,

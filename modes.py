@@ -1,4 +1,4 @@
-"""One handler for each mode: values in at the door, a Take out. No widgets here, and no GPU.
+"""One handler for each mode: values in at the door, a Take or a Draft out. No widgets here, and no GPU.
 
 `generate` is what the page and the public endpoint share. `endpoint` makes a flat function with the controls' own names
 out of a mode, for gradio_client, plain HTTP and MCP.
@@ -19,32 +19,36 @@ import numpy as np
 import audio_io
 import backend
 import splice
+from drafts import DRAFTS
 from errors import AudioError, KnobError, StudioError, in_our_words
-from fields import Knob
+from fields import OBJECT, Knob
+from plans import Draft
 from remakes import Cover, Edit, Extend
 from settings import VERSION, read
-from song import KNOBS, Generate, SongRequest, controls, recipe
+from song import KNOBS, Asked, Generate, SongRequest, controls, recipe
 from sound import Progress, Sound, Take
 from tooltips import tip
 
-Request = TypeVar("Request", bound=SongRequest)
-Handler = Callable[[Mapping[str, Any], Path], Iterator[Progress | Take]]
+Request = TypeVar("Request", bound=Asked)
+Handler = Callable[[Mapping[str, Any], Path], Iterator[Progress | Take | Draft]]
 Join = Callable[[Any, np.ndarray, int], splice.Splice]
 KEEPING = (Extend, Edit)  # modes that promise to leave something as it was
+PLANNER_KNOBS = tuple(name for name, k in KNOBS.items() if k.group == "5Hz LM")
 NO_PLANNER = "needs the planner"
+_told: set[str] = set()  # why the planner is missing, said once
 
 
-def defaults(mode: type[SongRequest] = Generate) -> dict[str, Any]:
+def defaults(mode: type[Asked] = Generate) -> dict[str, Any]:
     """The default of each control of a mode, with the loaded checkpoint's own."""
     row, known = backend.checkpoint(), controls(mode)
     own = {"duration_s": row.duration_s, **row.knobs}
-    return {name: own.get(name, k.default) for name, k in known.items()}
+    return {name: k.default if k.default is None else own.get(name, k.default) for name, k in known.items()}
 
 
 def unavailable() -> dict[str, str]:
     """The knobs that cannot act here, each with the reason."""
-    lm = {name: NO_PLANNER for name, k in KNOBS.items() if k.group == "5Hz LM"}
-    return lm | dict(backend.checkpoint().off)
+    lm = {} if backend.planner_row() else dict.fromkeys(PLANNER_KNOBS, NO_PLANNER)
+    return dict(backend.checkpoint().off) | lm
 
 
 def ask(mode: type[Request], values: Mapping[str, Any]) -> Request:
@@ -77,13 +81,19 @@ def edit(values: Mapping[str, Any], folder: Path) -> Iterator[Progress | Take]:
     return _sung(request, splice.whole if request.morphs else splice.repaint, folder)
 
 
-HANDLERS: dict[type[SongRequest], Handler] = {Generate: generate, Cover: cover, Extend: extend, Edit: edit}
+def draft(mode: type[Asked]) -> Handler:
+    """The handler of a request for words: progress, then the Draft."""
+    return lambda values, _: backend.answer(ask(mode, values))
+
+
+SONGS: dict[type[SongRequest], Handler] = {Generate: generate, Cover: cover, Extend: extend, Edit: edit}
+HANDLERS: dict[type[Asked], Handler] = SONGS | {mode: draft(mode) for mode in DRAFTS}
 
 
 def _sung(request: SongRequest, join: Join, folder: Path) -> Iterator[Progress | Take]:
     """A request through the gate, with no more of its source than the engine has to hear, then joined and written."""
     heard, start = request.heard()
-    for event in backend.sing(heard):
+    for event in backend.answer(heard):
         if isinstance(event, Sound):
             audio_io.guard(event, heard.seconds)
             yield take(request, event, join(request, event.samples, start), folder)
@@ -95,13 +105,16 @@ def take(request: SongRequest, sound: Sound, song: splice.Splice, folder: Path) 
     """A written song with its recipe, and a receipt where a source was to be kept. Raises DiskFull or ExportError."""
     path = folder / f"ace-{request.advanced.seed}-{secrets.token_hex(8)}.wav"
     audio_io.write_wav(song.samples, path, exact=not audio_io.survives(song.part(song.kept())))
-    warnings = list(dict.fromkeys(sound.warnings))
+    warnings, lost = list(dict.fromkeys(sound.warnings)), (sound.planner or {}).get("missing")
+    if lost and lost not in _told:
+        _told.add(lost)
+        warnings.append(f"Made without the planner. {lost}")
     if audio_io.sounds_like_noise(song.part(song.changed)):
         warnings.append("This take sounds like noise. Try a shorter prompt or another seed.")
     metadata = {
         **recipe(request),
-        "inactive": unavailable() | request.idle,
-        "planner": None,
+        "inactive": request.idle | unavailable() | (dict.fromkeys(PLANNER_KNOBS, NO_PLANNER) if lost else {}),
+        "planner": sound.planner,
         "model": dict(sound.model),
         "timings": dict(sound.timings),
         "audio": {
@@ -130,7 +143,7 @@ def summary(song: Take) -> str:
     return " · ".join([words, *made["warnings"]])
 
 
-def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Progress | Take]:
+def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Progress | Take | Draft]:
     """A handler's events, with a folder that is gone when they end, and with every error as a StudioError."""
     try:
         with scratch() as folder:
@@ -141,21 +154,18 @@ def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Progress | Take
         raise in_our_words(error) from error
 
 
-def endpoint(mode: type[SongRequest]) -> Callable[..., Iterator[tuple[Any, dict]]]:
+def endpoint(mode: type[Asked]) -> Callable[..., Iterator[Any]]:
     """A flat generator with the controls' names and defaults as its signature; the first one is required.
 
-    It yields `(None, progress)` while the song is made and `(file, metadata)` at the end; clients that wait for the
+    While it works it yields progress, at the end `(file, metadata)` of a song or the draft; clients that wait for the
     result get the last one. Errors are `gr.Error` with our sentence.
     """
     import gradio as gr
     from gradio.data_classes import FileData
 
-    given, known, handler = defaults(mode), controls(mode), HANDLERS[mode]
-    kinds = {"audio": FileData, "pairs": list[list[float]], "int": int, "float": float, "bool": bool}
-    types = {name: kinds.get(k.kind, str) for name, k in known.items()}
-    types |= {name: types[name] | None for name, k in known.items() if k.optional and k.empty}
+    known, handler, sings = controls(mode), HANDLERS[mode], mode in SONGS
 
-    def call(*values: Any) -> Iterator[tuple[Any, dict]]:
+    def call(*values: Any) -> Iterator[Any]:
         try:
             asked = dict(zip(known, values, strict=True))
             files = {name: uploaded(asked[name], k) for name, k in known.items() if k.kind == "audio"}
@@ -163,28 +173,41 @@ def endpoint(mode: type[SongRequest]) -> Callable[..., Iterator[tuple[Any, dict]
                 if isinstance(event, Take):
                     file = FileData(path=event.path, meta={"_type": "gradio.FileData"})
                     yield file.model_dump(), dict(event.metadata)
+                elif isinstance(event, Draft):
+                    yield event.model_dump(mode="json")
                 else:
-                    yield None, {"phase": event.phase, "step": event.step, "of": event.of}
+                    progress = {"phase": event.phase, "step": event.step, "of": event.of}
+                    yield (None, progress) if sings else progress
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    first, empty = next(iter(known)), inspect.Parameter.empty
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=empty if name == first else list(given[name]) if k.kind == "pairs" else given[name],
-            annotation=types[name],
-        )
-        for name, k in known.items()
-    ]
-    returns = tuple[FileData, dict]
     call.__name__ = mode.mode
-    call.__signature__ = inspect.Signature(parameters, return_annotation=returns)
-    call.__annotations__ = types | {"return": returns}
+    call.__signature__ = _signature(mode, tuple[FileData, dict] if sings else dict)
+    call.__annotations__ = {p.name: p.annotation for p in call.__signature__.parameters.values()}
+    call.__annotations__["return"] = call.__signature__.return_annotation
     lines = [f"    {name}: {tip(k)}" for name, k in known.items()]
     call.__doc__ = "\n".join([inspect.getdoc(mode) or "", "", "Parameters:", *lines])
     return call
+
+
+def _signature(mode: type[Asked], returns: Any) -> inspect.Signature:
+    """The controls of a mode as parameters, with types that gradio and MCP understand."""
+    from gradio.data_classes import FileData
+
+    kinds = {"audio": FileData, "pairs": list[list[float]], "int": int, "float": float, "bool": bool, OBJECT: dict}
+    given, parameters = defaults(mode), []
+    for name, k in controls(mode).items():
+        kind = kinds.get(k.kind, str)
+        default = list(given[name]) if k.kind == "pairs" else given[name]
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=default if parameters else inspect.Parameter.empty,
+                annotation=kind | None if k.optional and k.empty else kind,
+            )
+        )
+    return inspect.Signature(parameters, return_annotation=returns)
 
 
 def uploaded(value: Any, control: Knob) -> str | None:

@@ -11,6 +11,7 @@ from pydantic import model_validator
 
 from errors import AudioError, KnobError
 from fields import AUDIO_RANGE_S, Audio, Real, Regions, Text, Whole, knob
+from settings import SKETCH
 from song import INSTRUMENTAL, LYRICS_LIMIT, PROMPT_LIMIT, Generate, SongRequest
 from sound import HOP, LATENT_RATE, SAMPLE_RATE
 
@@ -18,7 +19,11 @@ REPAINT_CONTEXT_S = 60  # what is heard in a repaint, the regions included ...
 REPAINT_AROUND_S = 30  # ... and at least this much of it beside them, both sides together
 REGION_MIN_S = 0.1
 RAMP_FRAMES, RAMP_S = 25, 0.05  # the widest blends of a repaint: in latents outside the region, in samples inside it
-FLOW_OFF = dict.fromkeys(("infer_method", "use_adg"), "a flow morph has a path of its own")
+SKETCH_OFF = dict.fromkeys(SKETCH, "the song takes the place of a sketch")
+FLOW_OFF = {
+    **dict.fromkeys(("infer_method", "use_adg"), "a flow morph has a path of its own"),
+    "use_cot_caption": "a flow morph takes its two descriptions as they are",
+}
 STRENGTH_OFF = "for balanced alone"  # said where the repaint mode is another
 
 Span = tuple[int, int]  # from the first to before the second
@@ -40,6 +45,26 @@ class Remake(SongRequest):
     def seconds(self) -> float:
         """The length of the recording."""
         return self.source_audio.seconds
+
+    @property
+    def open(self) -> frozenset[str]:
+        """What is left to the planner, which without words knows nothing."""
+        return super().open if self.prompt or self.worded else frozenset()
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether the planner may rewrite the style prompt: of a recording it knows nothing, so it invents none."""
+        return super().rewritten and bool(self.prompt)
+
+    @property
+    def worded(self) -> bool:
+        """Whether the user gave lyrics."""
+        return self.sung not in ("", INSTRUMENTAL)
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Controls that cannot act as the others are set, each with the reason."""
+        return super().idle | SKETCH_OFF | ({} if self.prompt else {"use_cot_caption": "there is no style prompt"})
 
 
 class Cover(Remake):
@@ -221,6 +246,11 @@ class Edit(Remake):
         return int(steps * self.n_min), int(steps * self.n_max)
 
     @property
+    def rewritten(self) -> bool:
+        """Whether the planner may rewrite the style prompt: not what a flow morph is led by, two descriptions' difference."""
+        return super().rewritten and not self.morphs
+
+    @property
     def passes(self) -> float:
         """A morphing step asks for source and target, for each of n_avg draws; the steps before ask nothing."""
         if not self.morphs:
@@ -233,8 +263,8 @@ class Edit(Remake):
         """What the other sub-mode, or the other repaint modes, are for."""
         if self.morphs:
             names = ("regions", "repaint_mode", "repaint_strength", "keep_words")
-            return dict.fromkeys(names, "for Repaint alone") | FLOW_OFF
-        idle = dict.fromkeys(("source_caption", "n_min", "n_max", "n_avg"), "for Flow morph alone")
+            return super().idle | dict.fromkeys(names, "for Repaint alone") | FLOW_OFF
+        idle = super().idle | dict.fromkeys(("source_caption", "n_min", "n_max", "n_avg"), "for Flow morph alone")
         if self.repaint_mode != "balanced":
             idle["repaint_strength"] = STRENGTH_OFF
         if not self.keep_words:

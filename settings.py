@@ -25,7 +25,7 @@ class Checkpoint:
 
     `source` is a Hub id or a folder. `knobs` are the defaults that this checkpoint wants instead of the table's;
     `off` maps knobs that cannot act on it to the reason, `lacks` what it cannot do at all ("cover", "flow_edit"), `hints` controls that act otherwise than their tooltip says to what
-    they do. `size_gb` is the download, 0 when there is none.
+    they do. `size_gb` is the download, 0 when there is none; `planner` is a key of PLANNERS, or empty.
     """
 
     key: str
@@ -34,6 +34,7 @@ class Checkpoint:
     note: str
     revision: str | None = None
     size_gb: float = 0.0
+    planner: str = "1.7B"
     duration_s: int = 30
     random: bool = False
     lacks: Mapping[str, str] = field(default_factory=dict)
@@ -42,10 +43,20 @@ class Checkpoint:
     hints: Mapping[str, str] = field(default_factory=dict)
     examples: tuple[tuple[str, str, int | None, str], ...] = ()  # label, prompt, bpm, key
 
+    @property
+    def fetch(self) -> str:
+        """The command that downloads it."""
+        return f"hf download {self.source}" + (f" --revision {self.revision}" if self.revision else "")
 
+
+SKETCH = ("thinking", "lm_cfg_scale", "lm_negative_prompt")  # the knobs of the planner's audio codes
+DRAWS_NOT = "this model has no audio tokenizer to read a sketch with"
 NO_GUIDANCE = "turbo has guidance built in"
 TURBO_KNOBS = {"inference_steps": 8, "shift": 3.0, "guidance_scale": 1.0}
-TURBO_OFF = dict.fromkeys(("guidance_scale", "cfg_interval_start", "cfg_interval_end", "use_adg"), NO_GUIDANCE)
+TURBO_OFF = {
+    **dict.fromkeys(("guidance_scale", "cfg_interval_start", "cfg_interval_end", "use_adg"), NO_GUIDANCE),
+    **dict.fromkeys(SKETCH, DRAWS_NOT),
+}
 TURBO_LACKS = {"flow_edit": "This model cannot morph a song: it has guidance built in. XL SFT can."}
 SINGS_NOT = "The demo model does not sing: a nudge at most."
 SONGS = (
@@ -87,6 +98,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         key="demo",
         name="Demo model",
         source=str(DEMO_FOLDER),
+        planner="",
         duration_s=10,
         knobs={"guidance_scale": 3.0},
         hints={
@@ -101,6 +113,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         key="random:xl-sft",
         name="XL SFT, random weights",
         source="random:xl-sft",
+        planner="random:1.7B",
         random=True,
         note="Random weights in the full architecture: for benchmarks. What comes out is noise.",
     ),
@@ -108,10 +121,61 @@ CHECKPOINTS: dict[str, Checkpoint] = {
 
 
 @dataclass(frozen=True)
+class PlannerRow:
+    """One planner, a 5 Hz language model of ACE-Step 1.5: a Hub id with the folder in it, or a folder of this machine."""
+
+    key: str
+    source: str
+    folder: str = ""
+    revision: str | None = None
+    size_gb: float = 0.0
+    random: bool = False
+
+    @property
+    def name(self) -> str:
+        """How a sentence calls it."""
+        return f"the planner {self.key}"
+
+    @property
+    def fetch(self) -> str:
+        """The command that downloads it."""
+        only = f" --include '{self.folder}/*'" if self.folder else ""
+        return f"hf download {self.source} --revision {self.revision}{only}"
+
+
+PLANNERS: dict[str, PlannerRow] = {
+    "0.6B": PlannerRow(
+        "0.6B",
+        "ACE-Step/acestep-5Hz-lm-0.6B",
+        revision="148d8ea0225bdab342ee1ae3a354275ccd60ca80",
+        size_gb=1.33,
+    ),
+    "1.7B": PlannerRow(
+        "1.7B",
+        "ACE-Step/Ace-Step1.5",
+        "acestep-5Hz-lm-1.7B",
+        revision="19671f406d603126926c1b7e2adc169acbcade22",
+        size_gb=3.71,
+    ),
+    "4B": PlannerRow(
+        "4B",
+        "ACE-Step/acestep-5Hz-lm-4B",
+        revision="0a3ec94b557aea7d508da38b31cfe7341f6ff737",
+        size_gb=8.38,
+    ),
+    "random:1.7B": PlannerRow("random:1.7B", "random:1.7B", size_gb=3.71, random=True),
+}
+
+
+@dataclass(frozen=True)
 class Settings:
-    """The environment, parsed. `model` is a key of CHECKPOINTS, a Hub id, a folder, or empty for "by machine"."""
+    """The environment, parsed. `model` is a key of CHECKPOINTS, a Hub id, a folder, or empty for "by machine".
+
+    `planner` is a key of PLANNERS, a folder, "none", or empty for the checkpoint's own.
+    """
 
     model: str = ""
+    planner: str = ""
     host: str = "127.0.0.1"
     port: int = 7860
     gpu_min_s: int = 60
@@ -137,6 +201,7 @@ def read(env: Mapping[str, str] | None = None) -> Settings:
     on_space = bool(env.get("SPACE_ID"))
     settings = Settings(
         model=env.get("ACE_MODEL", "").strip(),
+        planner=env.get("ACE_PLANNER", "").strip(),
         host=env.get("ACE_HOST") or env.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
         port=_whole(env, "ACE_PORT", 7860, 1, 65535),
         gpu_min_s=_whole(env, "ACE_GPU_MIN_S", 60, 1, 3600),
@@ -172,6 +237,21 @@ def checkpoint_for(model: str, device: str) -> Checkpoint:
         known = ", ".join(CHECKPOINTS)
         raise SettingError(f"ACE_MODEL must be one of {known}, a Hub id or a folder; it is {model!r}.")
     return replace(own, knobs=TURBO_KNOBS, off=TURBO_OFF, lacks=TURBO_LACKS) if turbo else own
+
+
+def planner_for(planner: str, checkpoint: Checkpoint) -> PlannerRow | None:
+    """The planner that `planner` names, or the checkpoint's own when it is empty; None for none.
+
+    Raises SettingError when `planner` names nothing.
+    """
+    planner = planner or checkpoint.planner or "none"
+    if planner == "none":
+        return None
+    if planner in PLANNERS:
+        return PLANNERS[planner]
+    if folder := _folder(planner):
+        return PlannerRow(folder.name, str(folder))
+    raise SettingError(f"ACE_PLANNER must be one of {', '.join(PLANNERS)}, none or a folder; it is {planner!r}.")
 
 
 def _folder(model: str) -> Path | None:

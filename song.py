@@ -7,6 +7,7 @@ cannot be wrong: `parse` is the only door.
 from __future__ import annotations
 
 import difflib
+import math
 import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -15,6 +16,8 @@ from pydantic import BeforeValidator, ValidationError, model_validator
 
 from errors import AudioError, InputError, KnobError, TextError
 from fields import SEED_MAX, Frozen, Key, Knob, Language, Meter, Real, Retakes, Text, Whole, blank, fields_of, knob
+from plans import CODE_RATE, METAS, Plan, unwrapped
+from settings import SKETCH
 from sound import SAMPLE_RATE
 
 PROMPT_LIMIT = 512  # characters, the model's own documented limit
@@ -75,24 +78,21 @@ KNOBS: dict[str, Knob] = {
 }
 
 
-def controls(request: type[SongRequest]) -> dict[str, Knob]:
-    """Every control of a mode in the order of its public endpoint: the mode's own, the 21 knobs, what stands last."""
+def controls(request: type[Asked]) -> dict[str, Knob]:
+    """Every control of a request in the order of its public endpoint: its own, its knobs, what stands last."""
     own = fields_of(request)
-    return {n: k for n, k in own.items() if not k.last} | KNOBS | {n: k for n, k in own.items() if k.last}
+    first, last = ({n: k for n, k in own.items() if k.last == behind} for behind in (False, True))
+    return first | {n: k for n, k in KNOBS.items() if n in request.knobs} | last
 
 
-class SongRequest(Frozen):
-    """What every mode is asked with. Build one with `parse`.
-
-    Besides its controls a request tells the engine what to make of them: `task`, `sung`,
-    `seconds`, `passes` and so on.
-    """
+class Asked(Frozen):
+    """What the studio is asked with: a request's own fields and some of the 21 knobs. Build one with `parse`."""
 
     mode: ClassVar[str]
+    knobs: ClassVar[frozenset[str]]
 
     advanced: Advanced = Advanced()
     lm: LMOptions = LMOptions()
-    retakes: Retakes = knob((), "Retakes", last=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Self:
@@ -116,17 +116,36 @@ class SongRequest(Frozen):
             raise _sentence(error, known) from None
 
     def _settled(self) -> Self:
+        """With the seed drawn if it is -1."""
+        return self._with(seed=_drawn(self.advanced.seed))
+
+    def _with(self, **knobs: Any) -> Self:
+        """With other values of some of the diffusion model's knobs."""
+        return self.model_copy(update={"advanced": self.advanced.model_copy(update=knobs)})
+
+
+class SongRequest(Asked):
+    """What every song is asked with.
+
+    Besides its controls a request tells the engine what to make of them: `task`, `sung`,
+    `seconds`, `passes` and so on.
+    """
+
+    knobs: ClassVar[frozenset[str]] = frozenset(KNOBS)
+
+    retakes: Retakes = knob((), "Retakes", last=True)
+    plan: Annotated[Plan | None, BeforeValidator(unwrapped)] = knob(None, "Plan", empty="the planner's own", last=True)
+
+    def _settled(self) -> Self:
         """With every -1 drawn, and with retakes that change nothing (0) or everything (1) resolved into the seed."""
-        draw = SEED_MAX + 1
         seed, turns = self.advanced.seed, []
         for other, variance in ((self.advanced.seed, 1.0), *self.retakes):
-            other = secrets.randbelow(draw) if other == -1 else other
+            other = _drawn(other)
             if variance == 1:
                 seed, turns = other, []
             elif variance > 0:
                 turns.append((other, variance))
-        advanced = self.advanced.model_copy(update={"seed": seed})
-        return self.model_copy(update={"advanced": advanced, "retakes": tuple(turns)})
+        return self._with(seed=seed).model_copy(update={"retakes": tuple(turns)})
 
     @property
     def task(self) -> str:
@@ -159,9 +178,43 @@ class SongRequest(Frozen):
         return 1.0
 
     @property
+    def codes(self) -> tuple[int, ...]:
+        """The sketch that the song is rendered from, 5 codes a second; empty for none."""
+        return ()
+
+    @property
+    def code_count(self) -> int:
+        """How many codes the planner has to write."""
+        return 0
+
+    @property
+    def open(self) -> frozenset[str]:
+        """What is left to the planner: of `caption` and METAS. What the user gave is never up for choice."""
+        return frozenset() if self.plan else self._unsaid | ({"caption"} if self.rewritten else set())
+
+    @property
+    def _unsaid(self) -> frozenset[str]:
+        """The facts that the user left open and lets the planner fill in."""
+        lm = self.lm
+        wanted = [*(METAS[:3] if lm.use_cot_metas else ()), *(METAS[3:] if lm.use_cot_language else ())]
+        return frozenset(name for name in wanted if _blank(getattr(self.advanced, name)))
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether the planner may rewrite the style prompt."""
+        return self.lm.use_cot_caption
+
+    @property
     def idle(self) -> dict[str, str]:
         """Controls that cannot act as the others are set, each with the reason."""
-        return {}
+        return _planner_idle(self)
+
+    def planned(self, plan: Plan) -> Self:
+        """With what a plan fills in, where the knobs let it; what the user gave stays, and its `plan` says so, too."""
+        filled = self._with(**{name: getattr(plan, name) for name in self._unsaid})
+        facts = {name: getattr(filled.advanced, name) for name in METAS}
+        settled = plan.model_copy(update={**facts, "caption": plan.caption if self.rewritten else ""})
+        return filled.model_copy(update={"plan": settled, "prompt": settled.caption or self.prompt})
 
     def heard(self) -> tuple[Self, int]:
         """This request with no more of the source than the engine has to hear, and the sample where that begins."""
@@ -184,7 +237,18 @@ class Generate(SongRequest):
             raise TextError("Write a style prompt or some lyrics: the studio needs one of the two.")
         if self.instrumental and not self.prompt:
             raise TextError("Write a style prompt: an instrumental leaves the lyrics out.")
+        count = len(self.plan.codes) if self.plan else 0
+        if count and self.lm.thinking and count != codes_for(self.duration_s):
+            raise KnobError(
+                f"Plan holds {count:,} codes, {count / CODE_RATE:g} s of song; a duration of {self.duration_s:g} s "
+                f"takes {codes_for(self.duration_s):,}."
+            )
         return self
+
+    @property
+    def task(self) -> str:
+        """What the model is told to do: a sketch is covered."""
+        return "cover" if self.codes else "text2music"
 
     @property
     def sung(self) -> str:
@@ -196,6 +260,49 @@ class Generate(SongRequest):
         """The length asked for."""
         return self.duration_s
 
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """The plan's, while thinking is on."""
+        return self.plan.codes if self.plan and self.lm.thinking else ()
+
+    @property
+    def code_count(self) -> int:
+        """As many as the song takes, while thinking is on."""
+        return codes_for(self.duration_s) if self.lm.thinking and not self.codes else 0
+
+
+def codes_for(seconds: float) -> int:
+    """How many codes plan a song: whole seconds, and an even number, because the song model reads two frames at once."""
+    count = CODE_RATE * math.ceil(seconds)
+    return count + count % 2
+
+
+def _drawn(seed: int) -> int:
+    return secrets.randbelow(SEED_MAX + 1) if seed == -1 else seed
+
+
+def _planner_idle(request: SongRequest) -> dict[str, str]:
+    """The planner's knobs that cannot act on a request, each with the reason."""
+    lm, own, plan, idle = request.lm, request.advanced, request.plan, {}
+    if not request.code_count:
+        reason = "the plan has its codes" if request.codes else "for thinking alone"
+        idle |= dict.fromkeys(SKETCH[1:], reason)
+    elif lm.lm_cfg_scale == 1:
+        idle["lm_negative_prompt"] = "a CFG scale of 1 asks no negative prompt"
+    for name, facts in (("use_cot_metas", METAS[:3]), ("use_cot_language", METAS[3:])):
+        if not any(_blank(getattr(own, n)) and not (plan and _blank(getattr(plan, n))) for n in facts):
+            idle[name] = "the plan does not say" if plan else "you say it yourself"
+    drawing = ("lm_temperature", "lm_top_p", "lm_top_k")
+    if not request.code_count and not request.open - {"vocal_language"}:  # a language is never drawn
+        idle |= dict.fromkeys(drawing, "the planner has nothing to draw")
+    elif not request.code_count and lm.lm_temperature == 0:
+        idle |= dict.fromkeys(drawing[1:], "a temperature of 0 takes the likeliest")
+    return idle
+
+
+def _blank(fact: Any) -> bool:
+    return fact in (None, "", "unknown")
+
 
 def _sentence(error: ValidationError, known: Mapping[str, Knob]) -> InputError:
     """The first complaint of pydantic in our words."""
@@ -203,6 +310,9 @@ def _sentence(error: ValidationError, known: Mapping[str, Knob]) -> InputError:
     control, got = known[first["loc"][0]], first["input"]
     if control.kind == "audio":
         return AudioError(f"{control.label} must be a recording.")
+    if control.kind == "object":
+        where = " ".join(str(part) for part in first["loc"][1:2])
+        return KnobError(f"{control.label} must be a saved plan{f'; its {where} cannot be used' if where else ''}.")
     if control.kind == "pairs":
         return KnobError(f"{control.label} must be {control.range} of {PAIRS[control.name]}.")
     if first["type"] == "string_too_long":

@@ -58,13 +58,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class Sound:
-    """What an engine returns: `samples` is a float32 array [2, n] at `sample_rate`."""
+    """What an engine returns: `samples` is a float32 array [2, n] at `sample_rate`.
+
+    `planner` is what a recipe says of the plan behind it: its `name`, what it has `chosen`, the `plan`; or why it is
+    `missing`.
+    """
 
     samples: np.ndarray
     sample_rate: int
     timings: Mapping[str, float]
     model: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    planner: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

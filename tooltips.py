@@ -33,8 +33,8 @@ TIPS: dict[str, str] = {
     "lm_temperature": "How daring the planner is. 0 always takes the likeliest choice.",
     "lm_top_p": "The planner chooses among the likeliest options that add up to this share.",
     "lm_top_k": "The planner chooses among this many likeliest options. 0 turns the limit off.",
-    "lm_cfg_scale": "How strictly the planner follows the words.",
-    "lm_negative_prompt": "What the planner should stay away from.",
+    "lm_cfg_scale": "How strictly the planner's sketch follows the words.",
+    "lm_negative_prompt": "What the planner's sketch should stay away from.",
     # Music metadata
     "bpm": "Tempo in beats per minute.",
     "keyscale": "Key and mode, such as C major, F# minor or Am.",
@@ -44,6 +44,9 @@ TIPS: dict[str, str] = {
     "prompt": "Style, instruments, mood. Short prompts work best.",
     "lyrics": "Words to sing. Mark sections with tags such as [verse] and [chorus].",
     "retakes": "Turns the noise that the song starts from towards that of other seeds: pairs of seed and variance. Variance 0 is the same take, 1 a new one; seed -1 draws one.",
+    "plan": "A saved plan instead of a new one: its codes give the very song again, its facts fill what you leave empty.",
+    # Words
+    "query": "One line about the song you have in mind.",
     # Generate
     "duration_s": "Length of the song in seconds.",
     "instrumental": "Instrumental leaves the lyrics out.",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 
+from drafts import DRAFTS
 from fields import Knob, fields_of
 from remakes import MODES
 from settings import CHECKPOINTS, ROOT
-from song import GROUPS, KNOBS, Generate
+from song import GROUPS, KNOBS, SongRequest, controls
 from tooltips import TIPS
 
 KNOBS_MD = ROOT / "docs" / "knobs.md"
 HEAD = """# The controls
 
-Written by `make docs` from `song.py`, `remakes.py` and `tooltips.py`; do not edit. The names are those of the public
-endpoints; each has its mode's own controls, then the 21 knobs, then `retakes`.
+Written by `make docs` from `song.py`, `remakes.py`, `drafts.py` and `tooltips.py`; do not edit. The names are those of the
+public endpoints; a song's has its mode's own controls, then the 21 knobs, then `retakes` and `plan`.
 """
 COLUMNS = ["| name | label | range | default | what it does |", "| --- | --- | --- | --- | --- |"]
 
@@ -30,12 +31,16 @@ def row(k: Knob) -> str:
 
 
 def knobs() -> str:
-    """The page: a table for each mode and each group of knobs, then what each checkpoint changes."""
+    """The page: a table for each mode, each draft and each group of knobs, then what each checkpoint changes."""
     lines = [HEAD]
     for mode in MODES:
-        own = [k for k in fields_of(mode).values() if k.name != "retakes"]
+        own = [k for k in fields_of(mode).values() if k.name not in fields_of(SongRequest)]
         lines += [f"## /{mode.mode}\n", f"{mode.__doc__.splitlines()[0]}\n", *COLUMNS, *map(row, own), ""]
-    lines += ["## Every mode\n", *COLUMNS, row(fields_of(Generate)["retakes"]), ""]
+    lines += ["## Every song\n", *COLUMNS, *map(row, fields_of(SongRequest).values()), ""]
+    for draft in DRAFTS:
+        knobs = ", ".join(f"`{name}`" for name in controls(draft) if name in KNOBS)
+        lines += [f"## /{draft.mode}\n", f"{draft.__doc__.splitlines()[0]} Besides its own it takes {knobs}.\n"]
+        lines += [*COLUMNS, *map(row, fields_of(draft).values()), ""]
     for group in GROUPS:
         lines += [f"## {group}\n", *COLUMNS, *(row(k) for k in KNOBS.values() if k.group == group), ""]
     lines += [

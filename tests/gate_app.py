@@ -1,8 +1,8 @@
-"""The real page on the real `spaces` package, with a sine in place of the song engine. A script for test_gate.py.
+"""The real page on the real `spaces` package, with a sine for a song engine and a parrot for a planner. For test_gate.py.
 
 torch is hidden, because `spaces` fails on its CPU build under SPACES_ZERO_GPU. The prompt steers what the engine does, and
 the file that GATE_LOG names tells what it did: a line `event pid seed heard` for each build, and for each song that begins,
-each step that begins in it, and its end. `heard` is how many seconds of a source came with the song.
+each step that begins in it, each plan, and its end. `heard` is how many seconds of a source came with the song.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from drafts import Write
 from errors import BadOutput
+from planner import Planned
+from plans import Draft, Plan
 from remakes import Remake
 from song import SongRequest
 from sound import SAMPLE_RATE, Progress, Sound
@@ -36,6 +40,10 @@ class Sine:
 
     Like the real one it makes all that a request asks for: of an extension or an edit, what was heard with the new part.
     """
+
+    device = "cuda"
+    pipe = SimpleNamespace(tokenizer=None)
+    conditioner = SimpleNamespace(sketches=True)
 
     def sing(self, request: SongRequest, report: Callable[[Progress], None]) -> Sound:
         """The tone of a request, reported step by step."""
@@ -71,6 +79,31 @@ def misbehave(prompt: str, seed: int) -> None:
         raise LookupError("tensor 0x7f in /secret/folder")
 
 
+class Parrot:
+    """A planner without weights: it says what it was told, and the seed."""
+
+    name = "parrot"
+
+    def plan(self, request: SongRequest, sketches: bool, report: Callable[[Progress], None]) -> Planned:
+        """What it was told, and as many codes as the song takes, all of them the seed."""
+        note("plan", request.advanced.seed)
+        report(Progress("Planning"))
+        codes = (request.advanced.seed,) * request.code_count
+        return Planned(Plan(caption=request.prompt, codes=codes), ("caption", "codes"))
+
+    def write(self, request: Write, report: Callable[[Progress], None]) -> Draft:
+        """The idea as a prompt."""
+        note("plan", request.advanced.seed)
+        report(Progress("Writing"))
+        return Draft(prompt=request.query, lyrics="la", seed=request.advanced.seed)
+
+
+def hatch(*_: Any) -> Parrot:
+    """In place of `planners.load`."""
+    note("hatch")
+    return Parrot()
+
+
 def load(*_: Any) -> Sine:
     """In place of `ace_pipeline.load`."""
     note("build")
@@ -83,8 +116,10 @@ def main() -> None:
     import ace_pipeline
     import app
     import checkpoints
+    import planners
 
     ace_pipeline.load = load
+    planners.load = hatch
     checkpoints.device = lambda: "cuda"
     app.main()
 

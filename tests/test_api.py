@@ -21,6 +21,7 @@ from waiting import wait_until
 
 import modes
 from audio_io import AUDIO_MAX_BYTES
+from drafts import DRAFTS
 from remakes import MODES
 from song import Advanced, LMOptions, SongRequest, controls
 
@@ -93,9 +94,9 @@ def with_mcp(studio: served.Served, ask: Callable[[Any], Awaitable[Any]]) -> Any
     return asyncio.run(talk())
 
 
-def test_the_four_modes_are_the_endpoints(client: Client):
+def test_the_songs_and_the_drafts_are_the_endpoints(client: Client):
     api = client.view_api(print_info=False, return_format="dict")
-    assert list(api["named_endpoints"]) == ["/generate", "/cover", "/extend", "/edit"]
+    assert set(api["named_endpoints"]) == {f"/{mode.mode}" for mode in (*MODES, *DRAFTS)}
     assert api["unnamed_endpoints"] == {}
 
 
@@ -107,7 +108,7 @@ def test_parameters_are_the_controls_with_the_checkpoints_defaults(
     endpoint = client.view_api(print_info=False, return_format="dict")["named_endpoints"][f"/{mode.mode}"]
     names = [p["parameter_name"] for p in endpoint["parameters"]]
     assert names == list(controls(mode))
-    assert len(names) == {"generate": 5, "cover": 6, "extend": 8, "edit": 14}[mode.mode] + 21
+    assert len(names) == {"generate": 6, "cover": 7, "extend": 9, "edit": 15}[mode.mode] + 21
     optional = {
         p["parameter_name"]: p["parameter_default"] for p in endpoint["parameters"] if p["parameter_has_default"]
     }
@@ -305,16 +306,22 @@ def test_a_recording_is_not_fetched_from_this_machines_network(studio: served.Se
             bait.accept()
 
 
-def test_mcp_offers_four_tools_that_explain_every_parameter(studio: served.Served):
-    tools = with_mcp(studio, lambda session: session.list_tools()).tools
-    assert [tool.name for tool in tools] == ["generate", "cover", "extend", "edit"]
-    for tool, mode in zip(tools, MODES, strict=True):
+def test_mcp_offers_tools_that_explain_every_parameter(studio: served.Served):
+    tools = {tool.name: tool for tool in with_mcp(studio, lambda session: session.list_tools()).tools}
+    assert tools.keys() == {mode.mode for mode in (*MODES, *DRAFTS)}
+    for mode in (*MODES, *DRAFTS):
+        tool = tools[mode.mode]
         assert tool.description.startswith(mode.__doc__)
         parameters = tool.inputSchema["properties"]
         assert list(parameters) == list(controls(mode))
         assert [name for name, known in parameters.items() if not known.get("description")] == []
-        assert "(8 to 80)" in parameters["inference_steps"]["description"]
+        assert mode in DRAFTS or "(8 to 80)" in parameters["inference_steps"]["description"]
         assert tool.inputSchema["required"] == [next(iter(controls(mode)))]
+
+
+def test_a_draft_without_a_planner_is_refused(client: Client):
+    with pytest.raises(ValueError, match=r"There is no planner here. Set ACE_PLANNER to have one."):
+        client.predict(query="rain", api_name="/write")
 
 
 def test_mcp_refuses_in_our_words(studio: served.Served):

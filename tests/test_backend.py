@@ -78,7 +78,7 @@ class Visitor(threading.Thread):
 
     def run(self) -> None:
         try:
-            for event in backend.sing(REQUEST):
+            for event in backend.answer(REQUEST):
                 self.events.append(event)
         except StudioError as error:
             self.error = error
@@ -153,8 +153,8 @@ def test_failed_build_is_told_and_tried_again_by_the_next_song(monkeypatch: pyte
     monkeypatch.setattr(ace_pipeline, "load", lambda checkpoint, device: builds.pop(0)())
 
     with pytest.raises(EngineMissing, match=r"No weights\."):
-        list(backend.sing(REQUEST))
-    assert list(backend.sing(REQUEST))[-1] is SOUND
+        list(backend.answer(REQUEST))
+    assert list(backend.answer(REQUEST))[-1] is SOUND
 
 
 def test_gate_works_on_a_mac_where_the_spaces_package_is_missing(monkeypatch: pytest.MonkeyPatch, use: Any) -> None:
@@ -165,7 +165,7 @@ def test_gate_works_on_a_mac_where_the_spaces_package_is_missing(monkeypatch: py
     on_mac = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(on_mac)
 
-    assert list(on_mac.sing(REQUEST))[-1] is SOUND
+    assert list(on_mac.answer(REQUEST))[-1] is SOUND
 
 
 # One song at a time
@@ -174,7 +174,7 @@ def test_gate_works_on_a_mac_where_the_spaces_package_is_missing(monkeypatch: py
 def test_song_tells_its_steps_and_then_the_sound(use: Any) -> None:
     use(Engine())
 
-    *told, sound = backend.sing(REQUEST)
+    *told, sound = backend.answer(REQUEST)
     assert told == [Progress("Loading the model"), *(Progress("Denoising", n, 3) for n in (1, 2, 3))]
     assert sound is SOUND
 
@@ -201,7 +201,7 @@ def test_song_that_is_stopped_while_it_waits_never_begins(use: Any) -> None:
     first = Visitor()
     wait_until(lambda: first.has_been_told("Denoising"))
     threads = threading.active_count()
-    waiting = backend.sing(REQUEST)
+    waiting = backend.answer(REQUEST)
     next(waiting)
     waiting.close()
     wait_until(lambda: threading.active_count() == threads)
@@ -213,14 +213,14 @@ def test_song_that_is_stopped_while_it_waits_never_begins(use: Any) -> None:
 
 def test_stopped_song_ends_within_two_steps_and_the_next_is_as_if_it_never_was(use: Any) -> None:
     engine = use(Counted(tiny.engine()))
-    *_, whole = backend.sing(REQUEST)
-    stopped, engine.reports = backend.sing(REQUEST), 0
+    *_, whole = backend.answer(REQUEST)
+    stopped, engine.reports = backend.answer(REQUEST), 0
     next(event for event in stopped if event.step == 2)
     stopped.close()
     seen = engine.reports
     with backend._lock:
         assert engine.reports <= seen + 2 < REQUEST.advanced.inference_steps
-    *_, again = backend.sing(REQUEST)
+    *_, again = backend.answer(REQUEST)
 
     assert np.array_equal(whole.samples, again.samples)
 
@@ -232,7 +232,7 @@ def test_error_of_the_studio_keeps_its_words(use: Any) -> None:
     use(Engine(raises(BadOutput("The model made silence.", "Try another seed."))))
 
     with pytest.raises(BadOutput) as caught:
-        list(backend.sing(REQUEST))
+        list(backend.answer(REQUEST))
     assert str(caught.value) == "The model made silence. Try another seed."
 
 
@@ -253,7 +253,7 @@ def test_unforeseen_error_becomes_a_code_and_the_log_has_its_traceback(
     incident = re.search(r"incident ([0-9a-f]{8})", shown)[1]
     assert type(error).__name__ not in shown and "secret" not in shown
     assert f"incident {incident}" in caplog.text and "Traceback" in caplog.text and "/secret/folder" in caplog.text
-    assert list(backend.sing(REQUEST))[-1] is SOUND
+    assert list(backend.answer(REQUEST))[-1] is SOUND
 
 
 class OutOfMemoryError(RuntimeError):
@@ -287,9 +287,9 @@ def test_out_of_memory_gives_the_memory_back_before_the_next_song(use: Any, monk
     use(Engine(fill))
 
     with pytest.raises(OutOfMemory, match="Try a shorter one"):
-        list(backend.sing(REQUEST))
+        list(backend.answer(REQUEST))
     assert still_held == [False]
-    assert list(backend.sing(REQUEST))[-1] is SOUND
+    assert list(backend.answer(REQUEST))[-1] is SOUND
 
 
 @pytest.mark.parametrize("event", [Progress("Denoising", 1, 8, 2.5), SOUND, REQUEST], ids=lambda e: type(e).__name__)
@@ -323,7 +323,7 @@ def test_song_that_nearly_outran_its_gpu_time_is_logged(
     monkeypatch.setenv("SPACES_ZERO_GPU", zero_gpu)
     use(Timed(seconds))
     with caplog.at_level(logging.WARNING, "ace.backend"):
-        list(backend.sing(REQUEST))
+        list(backend.answer(REQUEST))
 
     assert caplog.messages == [f"song took {seconds} s of the 60 s asked for"] * said
 

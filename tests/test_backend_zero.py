@@ -96,7 +96,7 @@ def test_aborted_task_is_tried_once_more_at_twice_the_estimate(monkeypatch: pyte
     gpu = Gpu(aborted())
     monkeypatch.setattr(backend, "run_gpu", gpu)
 
-    progress, sound = backend.sing(REQUEST)
+    progress, sound = backend.answer(REQUEST)
     assert gpu.multipliers == [1.0, 2.0]
     assert "Trying once more" in progress.phase and sound is SOUND
 
@@ -106,7 +106,7 @@ def test_task_aborted_twice_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "run_gpu", gpu)
 
     with pytest.raises(GpuAborted, match="twice"):
-        list(backend.sing(REQUEST))
+        list(backend.answer(REQUEST))
     assert gpu.multipliers == [1.0, 2.0]
 
 
@@ -132,7 +132,7 @@ def test_error_of_zero_gpu_is_told_in_our_words_and_not_tried_again(
     monkeypatch.setattr(backend, "run_gpu", gpu)
 
     with pytest.raises(StudioError, match=words) as caught:
-        list(backend.sing(REQUEST))
+        list(backend.answer(REQUEST))
     assert type(caught.value) is kind
     assert message not in str(caught.value)
     assert gpu.multipliers == [1.0]
@@ -145,7 +145,7 @@ def test_quota_figures_and_the_hour_to_come_back_are_kept(monkeypatch: pytest.Mo
     monkeypatch.setattr(backend, "run_gpu", Gpu(zero_gpu_error("ZeroGPU quota exceeded", told)))
 
     with pytest.raises(QuotaError) as caught:
-        list(backend.sing(REQUEST))
+        list(backend.answer(REQUEST))
     assert "(90s requested vs. 20s left)" in caught.value.message
     assert caught.value.hint == "Try again in 3:25:10, or try a shorter song."
 

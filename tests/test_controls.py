@@ -18,6 +18,7 @@ import torch
 import audio_io
 import backend
 import modes
+from plans import Plan
 from remakes import MODES, Cover, Edit, Extend
 from song import KNOBS, Generate, SongRequest, controls
 
@@ -44,6 +45,7 @@ KNOB_ROWS = {  # a value for every knob that can act, other than its default and
     "timesignature": "3",
     "vocal_language": "fr",
     "retakes": [[5, 0.5]],
+    "plan": {"bpm": 90},
 }
 ROWS: dict[type[SongRequest], dict[str, Any]] = {  # value, or value and what it needs beside it
     Generate: {"prompt": "fast drums", "lyrics": "[verse]\noh", "duration_s": 12, "instrumental": True},
@@ -126,7 +128,7 @@ def latents(mode: type[SongRequest], recordings: dict[str, str], **values: Any) 
     given = {**KNOBS_OF_ALL, **BASE[mode], **values}
     given |= {n: _admitted(recordings[given[n]]) for n in ("source_audio",) if given.get(n)}
     request, _ = mode.parse(given).heard()
-    engine = tiny.engine()
+    request, engine = request.planned(request.plan or Plan()), tiny.engine()
     with torch.no_grad():
         return engine.denoise(engine.conditioner.score(request), request)
 
@@ -137,9 +139,9 @@ def row(mode: type[SongRequest], name: str) -> tuple[Any, dict]:
 
 
 def test_every_control_that_can_act_has_a_row() -> None:
-    off = {name for name, k in KNOBS.items() if k.group == "5Hz LM"}
+    planners = {name for name, k in KNOBS.items() if k.group == "5Hz LM"}  # test_controls_planner.py has theirs
     for mode in MODES:
-        assert ROWS[mode].keys() | KNOB_ROWS.keys() == controls(mode).keys() - off
+        assert ROWS[mode].keys() | KNOB_ROWS.keys() == controls(mode).keys() - planners
 
 
 @pytest.mark.parametrize("mode, beside, name", EVERY_KNOB, ids=label)

@@ -86,6 +86,7 @@ def gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             folder,
             "tests/gate_app.py",
             GATE_LOG=str(log),
+            ACE_PLANNER="1.7B",
             SPACES_ZERO_GPU="true",
             SPACES_ZERO_DEVICE_API_URL=device.url,
             ZEROGPU_PROC_SELF_CGROUP_PATH=str(folder / "cgroup"),
@@ -278,12 +279,28 @@ def test_visitor_pays_with_their_own_quota_and_their_token_is_not_logged(gate: G
     assert token not in gate.studio.log.read_text()
 
 
+def test_plan_is_made_in_the_worker_and_crosses_with_the_song(gate: Gate) -> None:
+    _, metadata = gate.sing("plan me", seed=121)
+    told = metadata["planner"]
+    assert (told["name"], told["chosen"], told["plan"]["caption"]) == ("parrot", ["caption", "codes"], "plan me")
+    assert told["plan"]["codes"] == " ".join(["121"] * 50)
+    assert gate.events("plan", seed=121)[0].pid == gate.events("song", seed=121)[0].pid != gate.studio.pid
+
+
+def test_draft_crosses_the_gate_like_a_song(gate: Gate) -> None:
+    job = gate.client.submit(query="rain", seed=131, api_name="/write")
+    draft = job.result(timeout=30)
+    assert (draft["prompt"], draft["lyrics"], draft["seed"]) == ("rain", "la", 131)
+    assert gate.events("plan", seed=131)[0].pid != gate.studio.pid
+    assert {"phase": "Writing", "step": 0, "of": 0} in job.outputs()
+
+
 def test_engine_is_built_once_in_the_main_process_and_workers_reuse_it(gate: Gate) -> None:
     gate.sing(seed=21)
     gate.sing(seed=22)
 
     first, second = (gate.events("song", seed=seed)[0].pid for seed in (21, 22))
-    assert gate.events("build") == [("build", gate.studio.pid, 0, 0)]
+    assert gate.events("build", "hatch") == [(what, gate.studio.pid, 0, 0) for what in ("build", "hatch")]
     assert gate.engine_log.read_text().startswith("build")
     assert gate.studio.pid not in (first, second)
     assert (first == second) == (gate.device.policy == "keep")

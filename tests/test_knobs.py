@@ -190,11 +190,14 @@ def refused(mode: type[Remake], **values: Any) -> str:
     return message
 
 
+LAST = ["retakes", "plan"]
+
+
 def test_controls_stand_in_the_order_of_the_public_endpoint() -> None:
     assert [m.mode for m in MODES] == ["generate", "cover", "extend", "edit"]
     for mode in REMAKES:
-        assert list(controls(mode)) == [*OWN[mode], *KNOBS, "retakes", *(["keep_words"] if mode is Edit else [])]
-    assert list(controls(Generate)) == ["prompt", "lyrics", "duration_s", "instrumental", *KNOBS, "retakes"]
+        assert list(controls(mode)) == [*OWN[mode], *KNOBS, *LAST, *(["keep_words"] if mode is Edit else [])]
+    assert list(controls(Generate)) == ["prompt", "lyrics", "duration_s", "instrumental", *KNOBS, *LAST]
 
 
 @pytest.mark.parametrize("mode", REMAKES)
@@ -202,7 +205,7 @@ def test_a_modes_own_controls_are_the_designs(mode: type[Remake]) -> None:
     known = {n: k for n, k in controls(mode).items() if n in OWN[mode]}
     assert {n: (k.label, k.low, k.high, k.default, k.step) for n, k in known.items()} == OWN[mode]
     assert {n: k.choices for n, k in known.items() if k.choices} == {n: c for n, c in CHOICES.items() if n in known}
-    assert {n for n, k in controls(mode).items() if k.last} == {"retakes"} | ({"keep_words"} if mode is Edit else set())
+    assert {n for n, k in controls(mode).items() if k.last} == {*LAST} | ({"keep_words"} if mode is Edit else set())
     assert controls(mode)["retakes"].default == ()
     assert mode is not Edit or controls(mode)["keep_words"].default is True
 

@@ -88,7 +88,7 @@ def test_bad_values_are_refused_before_the_gate(monkeypatch: pytest.MonkeyPatch,
     def never(request: Generate) -> Iterator[Progress]:
         raise AssertionError("a GPU second was spent")
 
-    monkeypatch.setattr(backend, "sing", never)
+    monkeypatch.setattr(backend, "answer", never)
     with pytest.raises(KnobError, match="BPM must be a whole number from 30 to 300"):
         list(modes.generate({**WORDS, "bpm": 7}, tmp_path))
 
@@ -110,7 +110,7 @@ def test_a_take_that_sounds_like_noise_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("samples", [np.full((2, 480_000), np.nan), np.zeros((2, 480_000)), tone(seconds=9)])
 def test_unusable_output_leaves_no_file(monkeypatch: pytest.MonkeyPatch, samples: np.ndarray, tmp_path: Path) -> None:
-    monkeypatch.setattr(backend, "sing", lambda request: iter([sound_of(samples)]))
+    monkeypatch.setattr(backend, "answer", lambda request: iter([sound_of(samples)]))
     with pytest.raises(BadOutput):
         list(modes.generate(WORDS, tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -133,7 +133,14 @@ def test_knobs_that_cannot_act_are_named_with_the_reason(monkeypatch: pytest.Mon
     assert modes.unavailable() == dict.fromkeys(lm, "needs the planner")
     monkeypatch.setenv("ACE_MODEL", "xl-turbo")
     turbo = modes.unavailable()
-    assert turbo.keys() - lm == {"guidance_scale", "cfg_interval_start", "cfg_interval_end", "use_adg"}
+    sketch = {"thinking", "lm_cfg_scale", "lm_negative_prompt"}
+    assert turbo.keys() == {"guidance_scale", "cfg_interval_start", "cfg_interval_end", "use_adg"} | sketch
+    assert all("no audio tokenizer" in turbo[name] for name in sketch)
+    monkeypatch.setenv("ACE_PLANNER", "none")
+    assert lm <= modes.unavailable().keys()
+    monkeypatch.setenv("ACE_MODEL", "xl-sft")
+    monkeypatch.delenv("ACE_PLANNER")
+    assert modes.unavailable() == {}
 
 
 @pytest.mark.parametrize("model", CHECKPOINTS)
@@ -155,13 +162,13 @@ def test_defaults_follow_the_checkpoint(monkeypatch: pytest.MonkeyPatch, model: 
 
 
 SIGNATURES = {
-    Generate: ("prompt lyrics duration_s instrumental", "retakes"),
-    Cover: ("source_audio reference_audio prompt lyrics cover_strength", "retakes"),
-    Extend: ("source_audio prompt lyrics extra_duration_s side context_s crossfade_s", "retakes"),
+    Generate: ("prompt lyrics duration_s instrumental", "retakes plan"),
+    Cover: ("source_audio reference_audio prompt lyrics cover_strength", "retakes plan"),
+    Extend: ("source_audio prompt lyrics extra_duration_s side context_s crossfade_s", "retakes plan"),
     Edit: (
         "source_audio sub_mode prompt source_caption source_lyrics target_lyrics regions repaint_mode repaint_strength "
         "n_min n_max n_avg",
-        "retakes keep_words",
+        "retakes plan keep_words",
     ),
 }
 
@@ -262,7 +269,7 @@ def test_no_way_out_of_the_upload_folder_is_a_file(upload: str, tmp_path: Path) 
 def test_an_endpoint_reads_the_files_that_clients_uploaded(
     monkeypatch: pytest.MonkeyPatch, upload: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(backend, "sing", lambda request: iter([sound_of(tone(seconds=request.seconds))]))
+    monkeypatch.setattr(backend, "answer", lambda request: iter([sound_of(tone(seconds=request.seconds))]))
     *_, (file, told) = call(Cover, source_audio={"path": upload}, reference_audio=FileData(path=upload))
     for name in ("source_audio", "reference_audio"):
         assert told[name] == audio_io.admit(upload).facts
@@ -290,7 +297,7 @@ def test_bad_recordings_and_regions_are_refused_before_the_gate(
 ) -> None:
     Path(upload).with_name("words.wav").write_text("no music")
     files = {n: str(Path(upload).with_name(v)) for n, v in values.items() if n.endswith("_audio")}
-    monkeypatch.setattr(backend, "sing", lambda request: pytest.fail("a GPU second was spent"))
+    monkeypatch.setattr(backend, "answer", lambda request: pytest.fail("a GPU second was spent"))
     with pytest.raises(StudioError) as refused:
         list(modes.run(modes.HANDLERS[mode], values | files))
     assert str(refused.value) == sentence
@@ -310,12 +317,12 @@ def test_turbo_says_what_it_cannot_do_before_it_reads_a_file(monkeypatch: pytest
         assert str(refused.value) == reason
 
 
-@pytest.mark.parametrize("beside, others", [({}, 5), ({"sub_mode": "flow_edit", "source_caption": "drums"}, 6)])
+@pytest.mark.parametrize("beside, others", [({}, 12), ({"sub_mode": "flow_edit", "source_caption": "drums"}, 13)])
 def test_an_edit_says_which_controls_are_idle_and_what_it_kept(upload: str, beside: dict, others: int) -> None:
     *_, (_, told) = call(Edit, source_audio={"path": upload}, regions=[[0.2, 0.6]], seed=3, **beside)
     values = {"source_audio": audio_io.admit(upload), "regions": [[0.2, 0.6]], **beside}
     idle = Edit.parse(values).idle
-    assert told["inactive"] == modes.unavailable() | idle and len(idle) == others
+    assert told["inactive"] == idle | modes.unavailable() and len(idle) == others
     kept = told["receipt"]["kept"]
     assert (kept["samples"], kept["identical"]) == ((0, None) if beside else (0.6 * 48_000, True))
 

@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given, strategies
 
 import settings
-from settings import CHECKPOINTS, DEMO_FOLDER, ROOT, TURBO_KNOBS, TURBO_OFF, Settings, checkpoint_for, read
+from settings import (
+    CHECKPOINTS,
+    DEMO_FOLDER,
+    PLANNERS,
+    ROOT,
+    TURBO_KNOBS,
+    TURBO_OFF,
+    PlannerRow,
+    SettingError,
+    Settings,
+    checkpoint_for,
+    planner_for,
+    read,
+)
 from song import DURATION_RANGE, KNOBS, Generate
 
 NUMBERS = {  # variable: field, lowest, highest
@@ -207,3 +220,22 @@ def test_turbo_starts_with_its_own_steps_shift_and_no_guidance() -> None:
     assert (own.inference_steps, own.shift, own.guidance_scale) == (8, 3.0, 1.0)
     given = Generate.parse({"prompt": "x", "inference_steps": 20}, CHECKPOINTS["xl-turbo"].knobs).advanced
     assert (given.inference_steps, given.shift) == (20, 3.0)
+
+
+def test_the_planner_is_the_checkpoints_own_unless_another_is_named(tmp_path: Path) -> None:
+    for key, planner in {"xl-sft": "1.7B", "xl-turbo": "1.7B", "random:xl-sft": "random:1.7B"}.items():
+        assert planner_for("", CHECKPOINTS[key]) is PLANNERS[planner]
+    assert planner_for("", CHECKPOINTS["demo"]) is planner_for("none", CHECKPOINTS["xl-sft"]) is None
+    assert planner_for("4B", CHECKPOINTS["demo"]) is PLANNERS["4B"]
+    folder = planner_for(str(tmp_path), CHECKPOINTS["demo"])
+    assert (folder.source, folder.key, folder.size_gb) == (str(tmp_path), tmp_path.name, 0)
+    assert read({"ACE_PLANNER": " 0.6B "}).planner == "0.6B" and read({}).planner == ""
+    with pytest.raises(SettingError, match=r"^ACE_PLANNER must be one of 0.6B, 1.7B, 4B, .*; it is '7B'\.$"):
+        planner_for("7B", CHECKPOINTS["xl-sft"])
+
+
+@pytest.mark.parametrize("row", [r for r in PLANNERS.values() if not r.random], ids=lambda row: row.key)
+def test_every_planner_is_pinned_and_says_how_to_fetch_it(row: PlannerRow) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}", row.revision) and row.size_gb > 1 and row.key in row.name
+    only = f" --include '{row.folder}/*'" if row.folder else ""
+    assert row.fetch == f"hf download {row.source} --revision {row.revision}{only}"

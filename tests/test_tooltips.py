@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 
+from drafts import DRAFTS
 from fields import Knob
 from remakes import MODES
 from song import controls
 from tooltips import TIPS, VARIANCE, tip
 
-CONTROLS = {(mode.mode, name): control for mode in MODES for name, control in controls(mode).items()}
+CONTROLS = {(mode.mode, name): control for mode in (*MODES, *DRAFTS) for name, control in controls(mode).items()}
 
 
 @dataclass

@@ -1,0 +1,55 @@
+"""From a request to what it asks for: first the planner, then the engine. The one place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ace_pipeline import Engine
+from conditioning import Report
+from drafts import Describe, Write
+from errors import EngineMissing, out_of_memory
+from planner import Planned, Planner
+from plans import Draft, Plan
+from song import Asked, SongRequest
+from sound import Progress, Sound
+
+NO_ROOM = "The planner does not fit into memory beside this song."
+
+
+def answer(engine: Engine, planner: Callable[[], Planner] | None, request: Asked, report: Report) -> Sound | Draft:
+    """The sound or the draft of a request. `planner` finds the planner, or raises EngineMissing; None where there is none.
+
+    A song does without a planner that is missing or does not fit, and says so; a draft raises.
+    """
+    if isinstance(request, SongRequest):
+        return _song(engine, planner, request, report)
+    if planner is None:
+        raise EngineMissing("There is no planner here.", "Set ACE_PLANNER to have one.")
+    mind = planner()
+    if isinstance(request, Describe):
+        report(Progress("Listening to the song"))
+        return mind.describe(request, engine.codes(request.source_audio), report)
+    return mind.write(request, report) if isinstance(request, Write) else mind.tidy(request, report)
+
+
+def _song(engine: Engine, planner: Callable[[], Planner] | None, request: SongRequest, report: Report) -> Sound:
+    planned, told = Planned(request.plan or Plan()), {}
+    if planner and (request.open or (request.code_count and engine.conditioner.sketches)):
+        try:
+            mind = planner()
+            planned = mind.plan(request, engine.conditioner.sketches, report)
+            told = {"name": mind.name}
+        except Exception as error:
+            if not isinstance(error, EngineMissing) and not out_of_memory(error):
+                raise
+            told = {"missing": str(error) if isinstance(error, EngineMissing) else NO_ROOM}
+    elif not request.plan:
+        return engine.sing(request, report)
+    settled = request.planned(planned.plan)
+    sound = engine.sing(settled, report)
+    spent = {**planned.timings, **sound.timings}
+    spent["total_s"] = round(sound.timings["total_s"] + sum(planned.timings.values()), 4)
+    if planned.chosen or request.plan:
+        told = {**told, "chosen": list(planned.chosen), "plan": settled.plan.model_dump(mode="json")}
+    return replace(sound, timings=spent, planner=told, warnings=(*planned.warnings, *sound.warnings))

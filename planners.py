@@ -1,0 +1,120 @@
+"""From a row of the planner table to a loaded planner, or to one sentence that says what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import checkpoints
+from errors import EngineMissing
+from lm import LM
+from planner import Planner
+from plans import CODE_COUNT
+from settings import PlannerRow, read
+from vocabulary import QWEN_FIRST_CODE, Vocabulary, is_qwen
+
+GIB = 2**30
+BESIDE_GIB = 1.0  # of a planner: cache, the buffers of a prompt
+SONG_GIB = 4.5  # of a song on a GPU, beside the weights
+
+
+def load(row: PlannerRow, on: str, tokenizer: Any) -> Planner:
+    """The planner of a row on a device ("cuda", "mps" or "cpu"). `tokenizer` is the song model's.
+
+    Raises EngineMissing when its weights cannot be had or do not fit beside the song model.
+    """
+    _room(row, on)
+    try:
+        if row.random:
+            vocabulary = Vocabulary.qwen(tokenizer)
+            return Planner(_random(row, on, vocabulary.masks), vocabulary, row.key)
+        folder = _folder(row)
+        vocabulary = _vocabulary(folder, tokenizer)
+        return Planner(_model(folder, on, vocabulary.masks), vocabulary, row.key)
+    except Exception as error:
+        raise checkpoints.missing(row, error) from error
+
+
+def _room(row: PlannerRow, on: str) -> None:
+    needs = row.size_gb * 1e9 / GIB + BESIDE_GIB + (0 if on == "cpu" else SONG_GIB)
+    free = _free_gib(on)
+    if row.size_gb and free < needs:
+        raise EngineMissing(
+            f"There is no room for {row.name}: beside the song model it needs {needs:.1f} GiB, {free:.1f} are free.",
+            "ACE_PLANNER=0.6B is the smallest, ACE_PLANNER=none does without.",
+        )
+
+
+def _free_gib(on: str) -> float:
+    """Free memory of a device."""
+    if read().zero_gpu:  # its GPU is emulated until a worker is forked, and large enough
+        return float("inf")
+    if on == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0] / GIB
+    import psutil
+
+    return psutil.virtual_memory().available / GIB
+
+
+def _folder(row: PlannerRow) -> Path:
+    """Where the planner's files are, fetched if need be: safetensors and text files alone."""
+    if Path(row.source).is_dir():
+        return Path(row.source)
+    from huggingface_hub import snapshot_download
+
+    within = f"{row.folder}/" if row.folder else ""
+    wanted = [f"{within}{kind}" for kind in ("*.json", "*.txt", "*.safetensors")]
+    return Path(snapshot_download(row.source, revision=row.revision, allow_patterns=wanted)) / row.folder
+
+
+def _vocabulary(folder: Path, tokenizer: Any) -> Vocabulary:
+    """Of the song model's tokenizer where it gives the planner's ids, else of the planner's own.
+
+    Raises ValueError for a model of another kind.
+    """
+    from transformers import AutoTokenizer
+
+    config = json.loads((folder / "config.json").read_text())
+    if config.get("model_type") != "qwen3" or not config.get("tie_word_embeddings") or config.get("attention_bias"):
+        raise ValueError("a planner is a Qwen3 with tied embeddings and without biases")
+    if config["vocab_size"] > QWEN_FIRST_CODE + CODE_COUNT and is_qwen(tokenizer):
+        return Vocabulary.qwen(tokenizer)
+    own = Vocabulary.of(AutoTokenizer.from_pretrained(folder))
+    return replace(own, codes=min(own.codes, config["vocab_size"] - own.first_code))
+
+
+def _model(folder: Path, on: str, masks: Mapping[str, np.ndarray]) -> LM:
+    """Through MLX on Apple silicon where it is installed, through torch elsewhere."""
+    if on == "mps" and importlib.util.find_spec("mlx_lm"):
+        import lm_mlx
+
+        return lm_mlx.MlxLM(lm_mlx.load(folder), masks)
+    from transformers import AutoModelForCausalLM
+
+    import lm_torch
+
+    # Safetensors only: pickled weights can run code.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(on), use_safetensors=True)
+    return lm_torch.TorchLM(model.to(on), masks)
+
+
+def _random(row: PlannerRow, on: str, masks: Mapping[str, np.ndarray]) -> LM:
+    import lm_torch
+    from qwen3 import random_model
+
+    return lm_torch.TorchLM(random_model(row.key.partition(":")[2], on, _dtype(on)), masks)
+
+
+def _dtype(on: str) -> Any:
+    """float32 on MPS, where upstream keeps it so; elsewhere the song model's."""
+    import torch
+
+    return torch.float32 if on == "mps" else checkpoints.dtype_for(on)
