@@ -17,12 +17,16 @@ os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 import audio_io
 import backend
+import bringing
+import drafting
 import modes
+from drafts import DRAFTS
 from errors import EngineError, StudioError
-from remakes import FLOW_OFF
+from remakes import Edit
 from settings import SettingError, read
-from song import SongRequest
+from song import Generate, SongRequest
 from sound import AudioClip, Take
+from turns import GPU_QUEUE, QUIET, begins, ends
 
 if TYPE_CHECKING:
     from tabs import Tab
@@ -31,9 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ace.app")
 
-GPU_QUEUE = {"concurrency_id": "gpu", "concurrency_limit": 1}
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 PEAKS = 400  # of a waveform to mark regions on
+Shown = tuple[type[SongRequest], dict[str, Any], dict[str, Any]]  # a take: mode, values, recipe
 
 
 def studio() -> Any:
@@ -45,37 +48,34 @@ def studio() -> Any:
     from widgets import Desk
 
     given = {mode: modes.defaults(mode) for mode in modes.HANDLERS}
-    desk = Desk(backend.checkpoint(), given, modes.unavailable())
+    desk = Desk(backend.checkpoint(), given, modes.unavailable(), drafting.unavailable())
     blocks, page = ui.build(desk, checkpoints.device())
     with blocks:
-        last = gr.State()  # mode and values of the take on the screen
-        songs = []
+        page.last = gr.State()
+        begun = []
         for tab in page.tabs:
             inputs = page.inputs(tab)
-            songs.append(sings(page, last, tab.button, singer(tab.mode, list(inputs)), list(inputs.values())))
+            begun.append(sings(page, tab.button, singer(tab.mode, list(inputs)), list(inputs.values())))
+            begun += drafting.joins(page, tab)
             gr.api(modes.endpoint(tab.mode), api_name=tab.mode.mode, **GPU_QUEUE)
             listens(tab)
             for button, filled in tab.examples:
-                targets = [inputs[name] for name in filled]
-                button.click(lambda filled=filled: list(filled.values()), None, targets, queue=False, **QUIET)
-        songs.append(sings(page, last, page.retake, retake, [last, page.variance]))
-        page.stop.click(None, cancels=songs, **QUIET)
+                targets = [inputs[name] for name in (*filled, "plan")]
+                button.click(lambda filled=filled: [*filled.values(), None], None, targets, queue=False, **QUIET)
+        for mode in DRAFTS:
+            gr.api(modes.endpoint(mode), api_name=mode.mode, **GPU_QUEUE)
+        begun.append(sings(page, page.retake, retake, [page.last, page.variance]))
+        page.stop.click(None, cancels=begun, **QUIET)
+        bringing.joins(page, desk)
         chooses(page, desk)
     return blocks
 
 
-def sings(page: Page, last: Any, button: Any, song: Callable[..., Iterator], inputs: list[Any]) -> Any:
-    """A button begins a song. What the browser does at once comes before the queue, and after the end of any kind."""
-    import gradio as gr
-
-    import ui
-
-    able = [page.status, *page.buttons]
-    button.click(None, None, able, js=ui.before(len(page.buttons)), **QUIET)
-    outputs = [page.status, page.player, page.download, page.metadata, last]
-    event = button.click(song, inputs, outputs, **QUIET, **GPU_QUEUE)
-    event.then(None, page.status, able, js=ui.after(len(page.buttons)), **QUIET)
-    event.then(lambda take: gr.Button(interactive=take is not None), last, page.retake, queue=False, **QUIET)
+def sings(page: Page, button: Any, song: Callable[..., Iterator], inputs: list[Any]) -> Any:
+    """A button begins a song."""
+    outputs = [page.status, page.player, page.download, page.metadata, *page.plan.shows, page.last]
+    event = begins(page, button, song, inputs, outputs)
+    ends(page, event)
     return event
 
 
@@ -89,34 +89,41 @@ def singer(mode: type[SongRequest], names: list[str]) -> Callable[..., Iterator[
     return on_press
 
 
-def retake(last: tuple[type[SongRequest], dict[str, Any]] | None, variance: float) -> Iterator[tuple[Any, ...]]:
-    """The take on the screen once more, its noise turned towards a new seed."""
+def retake(last: Shown | None, variance: float) -> Iterator[tuple[Any, ...]]:
+    """The take on the screen once more, its noise turned towards a new seed; short of a new take it keeps its plan."""
     if last:
-        mode, values = last
-        yield from sung(mode, {**values, "retakes": [*values["retakes"], [-1, variance]]})
+        mode, values, made = last
+        plan = (made["planner"] or {}).get("plan") if variance < 1 else None
+        yield from sung(mode, {**values, "retakes": [*values["retakes"], [-1, variance]]}, plan)
 
 
-def sung(mode: type[SongRequest], values: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """A song as the page is told of it: status, player, download, metadata, and what the take was asked with."""
+def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> Iterator[tuple[Any, ...]]:
+    """A song as the page is told of it: status, player, download, metadata, the plan's panel, and the take for Retake.
+
+    `plan` stands in for the one that was brought, in this song alone.
+    """
     import gradio as gr
 
+    import plan_panel
     import ui
     from regions import picked
 
     def nothing(line: str) -> tuple[Any, ...]:
-        return line, None, gr.DownloadButton(value=None, interactive=False), None, gr.skip()
+        no_file = gr.DownloadButton(value=None, interactive=False)
+        return line, None, no_file, None, *plan_panel.shown(None), gr.skip()
 
     yield nothing(ui.status("Starting", "running"))
     try:
         wanted = {**values, "regions": picked(values["regions"])} if "regions" in values else values
-        for event in modes.run(modes.HANDLERS[mode], wanted):
+        for event in modes.run(modes.SONGS[mode], wanted | ({"plan": plan} if plan else {})):
             if isinstance(event, Take):
                 made = dict(event.metadata)
                 asked = {**values, "seed": made["seed"], "retakes": made["retakes"]}
                 file = gr.DownloadButton(value=event.path, interactive=True)
-                yield ui.status(modes.summary(event)), event.path, file, made, (mode, asked)
+                panel = bringing.panel(event)
+                yield ui.status(modes.summary(event)), event.path, file, made, *panel, (mode, asked, made)
             else:
-                yield ui.progress(event), *[gr.skip()] * 4
+                yield ui.progress(event), *[gr.skip()] * 7
     except StudioError as error:
         yield nothing(ui.status(str(error), "error"))
 
@@ -166,15 +173,18 @@ def chooses(page: Page, desk: Desk) -> None:
     import ui
 
     buttons = [tab.button for tab in page.tabs]
-    knobs = [page.knobs[name] for name in FLOW_OFF if name not in desk.off]
+    knobs = [page.knobs[name] for name in ui.may_rest(desk)]
+    thinking = page.knobs["thinking"]
     for place, tab in enumerate(page.tabs):
         tab.tab.select(None, None, buttons, js=ui.only(place, len(buttons)), **QUIET)
         choice = tab.inputs.get("sub_mode")
-        tab.tab.select(None, choice, knobs, js=ui.flowing(desk), **QUIET)
+        tab.tab.select(None, choice or thinking, knobs, js=ui.rests(desk, tab.mode), **QUIET)
+        if tab.mode is Generate:  # where alone it can be changed
+            thinking.input(None, thinking, knobs, js=ui.rests(desk, Generate), **QUIET)
         if choice:
             parts = [part for shown in tab.shown.values() for part in shown]
             choice.change(None, choice, parts, js=ui.brought_up(tab), **QUIET)
-            choice.change(None, choice, knobs, js=ui.flowing(desk), **QUIET)
+            choice.change(None, choice, knobs, js=ui.rests(desk, Edit), **QUIET)
             mode, strength = tab.inputs["repaint_mode"], tab.inputs["repaint_strength"]
             mode.change(None, mode, strength, js=ui.balanced(desk), **QUIET)
 
@@ -224,12 +234,14 @@ def main() -> None:
 
 
 def build_ahead() -> None:
-    """On ZeroGPU: a worker is forked from this process, so an engine built here is there already.
+    """On ZeroGPU: a worker is forked from this process, so what is built here is there already.
 
-    One built later would be paid again by every fresh worker, out of the visitor's quota.
+    What is built later would be paid again by every fresh worker, out of the visitor's quota.
     """
     try:
         backend.get_backend()
+        if backend.planner_row():
+            backend.get_planner()
     except EngineError as error:
         log.error("%s", error)  # the page starts all the same and says so with the first song
 

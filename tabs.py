@@ -8,16 +8,21 @@ from typing import Any
 
 import gradio as gr
 
+from drafts import Describe, Tidy, Write
 from remakes import Cover, Edit, Extend
-from song import Generate, SongRequest
-from widgets import Desk, note
+from song import Asked, Generate, SongRequest
+from widgets import Desk, idle, note
 
 VERSES = "[verse]\n...\n\n[chorus]\n..."
+IDEA = "a sad song about rain, for a female voice"
 
 
 @dataclass
 class Tab:
-    """What behaviour is attached to. `inputs` are the mode's own controls by name, `shown` what a choice brings up."""
+    """What behaviour is attached to. `inputs` are the mode's own controls by name, `shown` what a choice brings up.
+
+    `drafts` are the buttons that ask the planner for words, `asides` the controls for those alone, `back` undoes a draft.
+    """
 
     mode: type[SongRequest]
     title: str
@@ -26,6 +31,9 @@ class Tab:
     examples: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
     heard: dict[str, Any] = field(default_factory=dict)  # the lines that say what was read of a recording
     shown: dict[str, list[Any]] = field(default_factory=dict)
+    drafts: dict[type[Asked], Any] = field(default_factory=dict)
+    asides: dict[str, Any] = field(default_factory=dict)
+    back: Any = None
     tab: Any = None
     button: Any = None
 
@@ -38,34 +46,54 @@ class Tab:
         self.draw(desk, name)
         self.heard[name] = gr.HTML("", elem_id=f"{self.mode.mode}-{name}-heard", elem_classes="heard")
 
+    def drafting(self, desk: Desk, mode: type[Asked], words: str = "") -> None:
+        """A button that asks the planner for words, what it does or why it cannot, and the way back."""
+        with gr.Row(elem_classes="drafting"):
+            self.drafts[mode] = desk.drafter(mode, self.mode.mode)
+            self.back = gr.Button(
+                "Bring mine back", size="sm", visible=False, elem_id=f"{self.mode.mode}-back", min_width=140
+            )
+        if words:
+            note(idle(desk.no_drafts[mode], words) if mode in desk.no_drafts else words)
+
 
 def generate(tab: Tab, desk: Desk) -> None:
     """A song from words."""
     row = desk.row
+    with gr.Row(elem_id="idea"):
+        tab.asides["query"] = desk.draw(Write, "query", lines=1, max_lines=1, scale=4, placeholder=IDEA)
+        tab.drafts[Write] = desk.drafter(Write, "generate")
     tab.draw(desk, "prompt", lines=2, placeholder=row.examples[0][1] if row.examples else "")
     with gr.Row(elem_id="examples"):
         for label, prompt, bpm, key in row.examples:
             filled = {"prompt": prompt, "bpm": bpm, "keyscale": key}
             tab.examples.append((gr.Button(label, size="sm"), filled))
     tab.draw(desk, "lyrics", lines=6, placeholder=VERSES)
+    tab.drafting(desk, Tidy)
     with gr.Row():
         tab.draw(desk, "duration_s")
         choices = [("With vocals", False), ("Instrumental", True)]
         tab.draw(desk, "instrumental", label="Vocal mode", choices=choices)
+    tab.draw(desk, "plan")
 
 
 def cover(tab: Tab, desk: Desk) -> None:
     """A new version of a song."""
     tab.recording(desk)
+    tab.drafting(
+        desk, Describe, "Fills in what the planner hears: style, tempo, key, language, and words where you have none."
+    )
     tab.recording(desk, "reference_audio")
     tab.draw(desk, "prompt", lines=2, placeholder="late-night jazz trio, brushed drums")
     tab.draw(desk, "lyrics", lines=5, placeholder=VERSES)
     tab.draw(desk, "cover_strength")
+    tab.draw(desk, "plan")
 
 
 def extend(tab: Tab, desk: Desk) -> None:
     """More of a song."""
     tab.recording(desk)
+    tab.drafting(desk, Describe, "Fills in what the planner hears: style, tempo, key, language.")
     tab.draw(desk, "prompt", lines=2, placeholder="the same band, building to a last chorus")
     tab.draw(desk, "lyrics", lines=4, placeholder="empty = instrumental")
     with gr.Row():
@@ -74,11 +102,15 @@ def extend(tab: Tab, desk: Desk) -> None:
     with gr.Row():
         tab.draw(desk, "context_s")
         tab.draw(desk, "crossfade_s")
+    tab.draw(desk, "plan")
 
 
 def edit(tab: Tab, desk: Desk) -> None:
     """A song changed in places, or as a whole."""
     tab.recording(desk)
+    tab.drafting(
+        desk, Describe, "Fills in what the planner hears: style, tempo, key, language, and words where you have none."
+    )
     tab.draw(desk, "sub_mode", choices=[("Repaint", "repaint"), ("Flow morph", "flow_edit")])
     if "flow_edit" in desk.row.lacks:
         note(desk.row.lacks["flow_edit"])
@@ -104,6 +136,7 @@ def edit(tab: Tab, desk: Desk) -> None:
         with gr.Row():
             for name in ("n_min", "n_max", "n_avg"):
                 tab.draw(desk, name)
+    tab.draw(desk, "plan")
     tab.shown = {"repaint": repaint, "flow_edit": flow}
 
 

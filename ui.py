@@ -10,11 +10,13 @@ from typing import Any
 
 import gradio as gr
 
+import plan_panel
 import theme
 from fields import fields_of
-from remakes import FLOW_OFF, STRENGTH_OFF, Edit
-from settings import Checkpoint
-from song import GROUPS, KNOBS, Generate
+from plan_panel import PlanPanel
+from remakes import FLOW_OFF, SKETCH_OFF, STRENGTH_OFF, Edit
+from settings import SKETCH, Checkpoint
+from song import GROUPS, KNOBS, Generate, SongRequest
 from sound import AudioClip, Progress
 from tabs import Tab, tabs
 from tooltips import VARIANCE
@@ -36,6 +38,9 @@ class Page:
     download: Any = None
     variance: Any = None
     retake: Any = None
+    plan: PlanPanel | None = None
+    switch: Any = None
+    last: Any = None  # of the take on the screen: mode, values, recipe
     metadata: Any = None
 
     def inputs(self, tab: Tab) -> dict[str, Any]:
@@ -44,8 +49,9 @@ class Page:
 
     @property
     def buttons(self) -> list[Any]:
-        """All that can begin a song, then Stop."""
-        return [*(tab.button for tab in self.tabs if tab.button.interactive), self.retake, self.stop]
+        """All that can begin a song or a draft, then Stop."""
+        begin = [button for tab in self.tabs for button in (tab.button, *tab.drafts.values())]
+        return [*(button for button in begin if button.interactive), self.retake, self.stop]
 
 
 def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
@@ -55,7 +61,7 @@ def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
         gr.HTML(header(desk.row, device), elem_id="studio-header")
         with gr.Row(equal_height=False):
             with gr.Column(scale=6):
-                with gr.Tabs(elem_id="modes"):
+                with gr.Tabs(elem_id="modes") as page.switch:
                     for tab, draw in tabs():
                         with gr.Tab(tab.title, id=f"{tab.mode.mode}-tab") as tab.tab:
                             if tab.mode.mode in desk.row.lacks:
@@ -105,6 +111,7 @@ def output(page: Page) -> None:
     with gr.Row(elem_id="again"):
         page.variance = gr.Slider(0, 1, 1, step=0.05, label="Variance", info=VARIANCE, elem_id="variance", scale=3)
         page.retake = gr.Button("Retake", interactive=False, elem_id="retake", scale=1)
+    page.plan = plan_panel.draw()
     with gr.Accordion("Metadata", open=True):
         page.metadata = gr.JSON(label="Recipe", show_label=False, elem_id="metadata")
 
@@ -177,12 +184,31 @@ def brought_up(tab: Tab) -> str:
     return f"choice => ({json.dumps(shown)})[choice]"
 
 
-def flowing(desk: Desk) -> str:
-    """The knobs of FLOW_OFF, disabled with the reason while a flow morph is chosen."""
-    names = [n for n in FLOW_OFF if n not in desk.off]
-    free = [_update(interactive=True, info=desk.words(KNOBS[n])) for n in names]
-    off = [_update(interactive=False, info=idle(FLOW_OFF[n], desk.words(KNOBS[n]))) for n in names]
-    return f"choice => choice === 'flow_edit' ? {json.dumps(off)} : {json.dumps(free)}"
+def resting(mode: type[SongRequest], said: str | bool) -> dict[str, str]:
+    """The knobs that cannot act on a mode's tab, each with the reason.
+
+    `said` is what decides there: what to do in Edit, whether the planner thinks in Generate; elsewhere nothing does.
+    """
+    if mode is Generate:
+        return {} if said else dict.fromkeys(SKETCH[1:], "for thinking alone")
+    return SKETCH_OFF | (FLOW_OFF if said == "flow_edit" else {})
+
+
+def may_rest(desk: Desk) -> list[str]:
+    """The knobs that cannot act on some tab but can on another."""
+    return [name for name in KNOBS if name in SKETCH_OFF | FLOW_OFF and name not in desk.off]
+
+
+def rests(desk: Desk, mode: type[SongRequest]) -> str:
+    """The knobs of `may_rest` as they are on a mode's tab, by what `resting` calls `said`."""
+
+    def drawn(name: str, off: dict[str, str]) -> dict[str, Any]:
+        words = desk.words(KNOBS[name])
+        return _update(interactive=name not in off, info=idle(off[name], words) if name in off else words)
+
+    choices = fields_of(Edit)["sub_mode"].choices if mode is Edit else (True, False)
+    known = {said: [drawn(name, resting(mode, said)) for name in may_rest(desk)] for said in choices}
+    return f"said => ({json.dumps(known)})[said]"
 
 
 def balanced(desk: Desk) -> str:

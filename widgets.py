@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
 import theme
-from fields import TIME_SIGNATURES, Knob
+from drafts import Describe, Tidy, Write
+from fields import OBJECT, TIME_SIGNATURES, Knob
+from plan_panel import in_use
 from regions import region_editor
 from settings import Checkpoint
-from song import SongRequest, controls
+from song import Asked, controls
 from tooltips import tip
+
+DRAFT_BUTTONS = {Write: "Write it for me", Tidy: "Tidy my lyrics and prompt", Describe: "Describe this audio"}
 
 
 @dataclass(frozen=True)
@@ -22,19 +26,26 @@ class Desk:
     """What the loaded checkpoint makes of the controls: their defaults, and why some cannot act."""
 
     row: Checkpoint
-    given: Mapping[type[SongRequest], Mapping[str, Any]]
+    given: Mapping[type[Asked], Mapping[str, Any]]
     off: Mapping[str, str]
+    no_drafts: Mapping[type[Asked], str] = field(default_factory=dict)
 
     def words(self, k: Knob) -> str:
         """The tooltip of a control, with what the loaded checkpoint makes of it."""
         return f"{tip(k)} {self.row.hints.get(k.name, '')}".strip()
 
-    def draw(self, mode: type[SongRequest], name: str, **look: Any) -> Any:
+    def draw(self, mode: type[Asked], name: str, **look: Any) -> Any:
         """The widget of a mode's control; `look` goes to it."""
         k = controls(mode)[name]
         prefix = "" if k.group or mode.mode == "generate" else f"{mode.mode}-"
         look = {"elem_id": f"{prefix}{name}", **look}
-        return widget(k, self.given[mode][name], self.words(k), self.off.get(name, ""), **look)
+        off = self.no_drafts.get(mode) or self.off.get(name, "")
+        return widget(k, self.given[mode][name], self.words(k), off, **look)
+
+    def drafter(self, mode: type[Asked], at: str) -> Any:
+        """The button that asks the planner for words, on the tab `at`."""
+        on = mode not in self.no_drafts
+        return gr.Button(DRAFT_BUTTONS[mode], size="sm", interactive=on, elem_id=f"{at}-{mode.mode}", min_width=140)
 
 
 def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
@@ -43,6 +54,8 @@ def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
     common = {"label": k.label, "info": info, "value": default, "interactive": not off, "elem_id": k.name, **look}
     if k.kind == "audio":
         return recording(k, info, **look)
+    if k.kind == OBJECT:
+        return in_use(**look)
     if k.kind == "pairs":
         return region_editor(label=k.label, **look)
     if k.kind == "choice" and len(k.choices) < 4:

@@ -20,6 +20,7 @@ import tiny
 import app
 import backend
 import modes
+from drafts import DRAFTS
 from fields import fields_of
 from remakes import MODES, Cover, Edit, Extend
 from settings import CHECKPOINTS, ROOT, read
@@ -30,6 +31,9 @@ import json, os, sys
 import app
 print(json.dumps({"modules": sorted(sys.modules), "analytics": os.environ["GRADIO_ANALYTICS_ENABLED"]}))
 """
+
+
+BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS)] + ["on_describe_1", "on_describe_2"]  # on three tabs
 
 
 class BrokenEngine:
@@ -73,7 +77,7 @@ def events(blocks: Any) -> dict[str, Any]:
 
 
 def press(blocks: Any, mode: type[SongRequest], **values: Any) -> Iterator[tuple[Any, ...]]:
-    """What the page is told from a press of a mode's button on: (status, player, download, metadata, last take)."""
+    """What the page is told from a press of a mode's button on: status, player, download, metadata, plan, last take."""
     event = events(blocks)[f"on_{mode.mode}"]
     sent = {drawn.elem_id.removeprefix(f"{mode.mode}-"): drawn.value for drawn in event.inputs}
     assert values.keys() <= sent.keys(), "a control is not on the page"
@@ -129,7 +133,7 @@ def test_a_space_without_weights_starts_and_says_why(
 
 
 def test_a_page_without_weights_answers_generate_with_one_sentence(empty_checkpoint: Path):
-    *_, (status, _, _, metadata, _) = press_generate(app.studio())
+    *_, (status, _, _, metadata, *_) = press_generate(app.studio())
     assert 'role="alert"' in status
     assert f"The checkpoint in {empty_checkpoint.name}/ is incomplete or damaged" in status
     assert "Fetch or copy it again." in status
@@ -140,7 +144,7 @@ def test_songs_share_one_place_at_the_gpu_and_recordings_are_read_elsewhere(monk
     monkeypatch.setenv("ACE_MODEL", "demo")
     known = events(app.studio())
     queued = {name: (e.concurrency_id, e.concurrency_limit) for name, e in known.items() if e.queue}
-    songs = {"retake", *(mode.mode for mode in MODES), *(f"on_{mode.mode}" for mode in MODES)}
+    songs = {"retake", *(mode.mode for mode in (*MODES, *DRAFTS)), *BUTTONS}
     readers = {"on_recording", "on_recording_1", "on_recording_2", "on_song_to_edit"}  # cover has two
     # whatever else the page does must not wait behind a song
     assert queued == dict.fromkeys(songs, ("gpu", 1)) | dict.fromkeys(readers, ("decode", 2))
@@ -151,7 +155,7 @@ def test_only_the_endpoints_are_public(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACE_MODEL", "demo")
     known = events(app.studio())
     public = [name for name, event in known.items() if event.api_visibility != "private"]
-    assert public == ["generate", "cover", "extend", "edit"]
+    assert set(public) == {mode.mode for mode in (*MODES, *DRAFTS)}
     assert {known[name].api_visibility for name in public} == {"public"}
 
 
@@ -166,7 +170,7 @@ def test_stop_ends_every_song_of_the_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACE_MODEL", "demo")
     known = events(app.studio())
     (stopped,) = (event.cancels for event in known.values() if event.cancels)
-    assert set(stopped) == {known[name]._id for name in ("retake", *(f"on_{mode.mode}" for mode in MODES))}
+    assert set(stopped) == {known[name]._id for name in ("retake", *BUTTONS)}
 
 
 def answers(js: str) -> list[Any]:
@@ -209,7 +213,7 @@ def test_a_song_is_told_from_the_first_word_to_the_file(monkeypatch: pytest.Monk
             assert Path(told[1]).is_file(), "Gradio copies the file while the handler waits"
     assert len({words.partition(" · about")[0] for words in steps}) == 9
     assert 'style="width:100.0%"' in steps[-1]
-    status, player, download, metadata, last = done
+    status, player, download, metadata, *_, last = done
     assert "seed 5" in status
     assert Path(player).parent.parent == scratch
     assert usable(download)
@@ -253,7 +257,7 @@ REMAKES = {
 
 def made(running: Iterator[tuple[Any, ...]]) -> tuple[bytes, dict[str, Any], Any]:
     """File, metadata and what Retake begins from; fails with the sentence of a song that failed."""
-    for status, player, _, metadata, last in running:
+    for status, player, _, metadata, *_, last in running:
         assert 'role="alert"' not in status, status
         if isinstance(player, str):
             done = Path(player).read_bytes(), metadata, last

@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from test_architecture import FLOOR
 
 from docs.generate import KNOBS_MD, knobs
-from settings import CHECKPOINTS, DEMO_FOLDER, ROOT, Settings, read
+from settings import CHECKPOINTS, DEMO_FOLDER, PLANNERS, ROOT, Settings, read
 
 README = (ROOT / "README.md").read_text("utf-8")
 AGENTS = (ROOT / "AGENTS.md").read_text("utf-8")
@@ -98,7 +98,7 @@ def test_links_commands_and_modules_of_a_page_exist(page: Path) -> None:
 
 def test_the_agents_page_is_short_and_draws_the_floors_as_they_are() -> None:
     assert len(AGENTS.splitlines()) <= 100
-    drawn = re.findall(r"^(\d)  (.+)$", AGENTS, re.MULTILINE)
+    drawn = re.findall(r"^(\d+) +(\w.+)$", AGENTS, re.MULTILINE)
     assert {module: int(floor) for floor, modules in drawn for module in modules.split()} == FLOOR
 
 
@@ -109,7 +109,6 @@ def settings_rows() -> Iterator[tuple[str, str]]:
 
 def test_the_agents_page_tells_the_settings_as_they_are() -> None:
     fields = {
-        "ACE_MODEL": "model",
         "ACE_HOST": "host",
         "ACE_PORT": "port",
         "ACE_GPU_MIN_S": "gpu_min_s",
@@ -117,12 +116,13 @@ def test_the_agents_page_tells_the_settings_as_they_are() -> None:
         "ACE_QUEUE": "queue_size",
     }
     told = dict(settings_rows())
-    assert told.pop("ACE_MODEL") == "by machine"
+    assert (told.pop("ACE_MODEL"), told.pop("ACE_PLANNER")) == ("by machine", "the model's")
+    assert (Settings().model, Settings().planner) == ("", "")
     for name, default in told.items():
         assert str(getattr(Settings(), fields[name])) == default
         assert read({name: default}) == Settings(), name
     source = (ROOT / "settings.py").read_text()
-    assert {*told, "ACE_MODEL"} == set(re.findall(r'"(ACE_\w+)"', source))
+    assert {*told, "ACE_MODEL", "ACE_PLANNER"} == set(re.findall(r'"(ACE_\w+)"', source))
 
 
 # What Hugging Face reads
@@ -139,15 +139,18 @@ def test_the_front_matter_is_what_a_space_takes() -> None:
 
 
 def test_a_space_and_this_machine_show_the_same_gradio() -> None:
-    pins = {Requirement(r) for name in ("local", "mcp") for r in PROJECT["optional-dependencies"][name]}
+    wanted = {Requirement(r) for name in ("local", "mcp") for r in PROJECT["optional-dependencies"][name]}
+    pins = {pin for pin in wanted if not pin.name.startswith("mlx")}
     assert {(pin.name, str(pin.specifier)) for pin in pins} == {("gradio", f"=={front_matter()['sdk_version']}")}
 
 
-def test_the_space_preloads_the_pinned_commit_of_its_checkpoint() -> None:
-    (line,) = front_matter()["preload_from_hub"]
-    repository, _, revision = line.split(" ")
-    assert (repository, revision) == (XL.source, XL.revision)
-    assert repository in front_matter()["models"]
+def test_the_space_preloads_the_pinned_commits_of_its_models() -> None:
+    lines = [line.split(" ") for line in front_matter()["preload_from_hub"]]
+    rows = (XL, PLANNERS[XL.planner])
+    assert [(repository, revision) for repository, _, revision in lines] == [(row.source, row.revision) for row in rows]
+    assert [repository for repository, *_ in lines] == front_matter()["models"]
+    planner = {f"{rows[1].folder}/{name}" for name in ("config.json", "model.safetensors")}
+    assert set(lines[1][1].split(",")) == planner
 
 
 def test_the_space_preloads_every_file_that_loading_needs() -> None:

@@ -14,9 +14,10 @@ import pytest
 
 import theme
 import ui
-from fields import fields_of
-from remakes import MODES, Cover, Edit
-from settings import CHECKPOINTS, SKETCHES
+from drafts import DRAFTS, Describe, Tidy, Write
+from fields import OBJECT, fields_of
+from remakes import FLOW_OFF, MODES, SKETCH_OFF, Cover, Edit, Extend
+from settings import CHECKPOINTS, SKETCH, SKETCHES
 from song import KNOBS, Generate, SongRequest, controls
 from sound import AudioClip, Progress
 from tooltips import tip
@@ -28,7 +29,7 @@ REWORDED = {"instrumental": "Vocal mode"}  # a yes or no that reads better as tw
 
 def desk(model: str = "xl-sft", off: Mapping[str, str] | None = None, **changed: object) -> Desk:
     """A desk with the table's own defaults, for a checkpoint of which something may be `changed`."""
-    given = {mode: {name: k.default for name, k in controls(mode).items()} for mode in MODES}
+    given = {mode: {name: k.default for name, k in controls(mode).items()} for mode in (*MODES, *DRAFTS)}
     return Desk(replace(CHECKPOINTS[model], **changed), given, off or {})
 
 
@@ -65,6 +66,9 @@ def test_each_control_of_a_mode_is_drawn_from_the_table(mode: type[SongRequest])
             continue  # the page has a button for these
         drawn = tab.inputs[name]
         assert drawn.elem_id == (name if mode is Generate else f"{mode.mode}-{name}")
+        if k.kind == OBJECT:
+            assert isinstance(drawn, gr.HTML) and drawn.value is None
+            continue
         if k.kind == "pairs":
             assert isinstance(drawn, gr.HTML) and drawn.value == {"seconds": 0, "peaks": [], "regions": []}
             continue
@@ -107,10 +111,7 @@ def test_the_demo_says_what_it_cannot_do() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_tab_asks_for_all_that_the_endpoint_takes_but_retakes(mode: type[SongRequest]) -> None:
     _, page = ui.build(desk("demo"), "cpu")
-    names, wanted = list(page.inputs(drawn_tab(page, mode))), [name for name in controls(mode) if name != "retakes"]
-    if mode is Edit:  # its tab shows what belongs to one sub-mode side by side
-        names, wanted = sorted(names), sorted(wanted)
-    assert names == wanted
+    assert page.inputs(drawn_tab(page, mode)).keys() == controls(mode).keys() - {"retakes"}
 
 
 def test_every_widget_has_a_name_of_its_own() -> None:
@@ -124,7 +125,9 @@ def test_each_tab_has_a_button_and_the_first_one_shows() -> None:
     assert [tab.mode for tab in page.tabs] == list(MODES)
     assert [tab.button.elem_id for tab in page.tabs] == ["generate", "cover", "extend", "edit"]
     assert [tab.button.visible for tab in page.tabs] == [True, False, False, False]
-    assert page.buttons == [*(tab.button for tab in page.tabs), page.retake, page.stop]
+    assert [list(tab.drafts) for tab in page.tabs] == [[Write, Tidy], [Describe], [Describe], [Describe]]
+    begin = [button for tab in page.tabs for button in (tab.button, *tab.drafts.values())]
+    assert page.buttons == [*begin, page.retake, page.stop]
     assert not page.retake.interactive and not page.stop.interactive, "there is no take and no song yet"
     assert (page.variance.minimum, page.variance.maximum, page.variance.value) == (0, 1, 1)
 
@@ -136,7 +139,7 @@ def test_turbo_says_that_it_cannot_cover_or_morph() -> None:
     assert {f"<p>{html.escape(reason)}</p>" for reason in row.lacks.values()} <= notes(blocks)
     button = drawn_tab(page, Cover).button
     assert not button.interactive and button not in page.buttons, "nothing may enable it after a song"
-    assert len(page.buttons) == 5
+    assert len(page.buttons) == 3 + 5 + 2
 
 
 def test_what_was_read_of_a_recording_is_told_in_a_line() -> None:
@@ -157,12 +160,48 @@ def test_while_a_song_is_made_only_stop_can_be_pressed() -> None:
     assert [button.get("interactive") for button in able] == [True] * 4 + [None, False], "Retake waits for a take"
 
 
-def test_a_flow_morph_leaves_aside_only_knobs_that_could_act() -> None:
-    both = ui.flowing(desk())
-    assert both.count('"interactive": false') == both.count('"interactive": true') == 2
-    turbo = ui.flowing(desk("xl-turbo", CHECKPOINTS["xl-turbo"].off))
-    assert turbo.count('"interactive": false') == turbo.count('"interactive": true') == 1
-    assert "Off: a flow morph has a path of its own." in turbo and "Off: for balanced alone." in ui.balanced(desk())
+def knobs_at(drawn_by: str, said: object) -> dict[str, bool]:
+    """Which knobs of `may_rest` can be used, by what the browser makes of a choice."""
+    known = json.loads(re.search(r"\((\{.*\})\)\[said\]", drawn_by)[1])
+    return [knob["interactive"] for knob in known[json.dumps(said).strip('"')]]
+
+
+def test_a_knob_rests_on_the_tab_where_it_cannot_act_and_says_why() -> None:
+    d = desk()
+    names = ui.may_rest(d)
+    assert set(names) == {*SKETCH_OFF, *FLOW_OFF} == {*SKETCH, "infer_method", "use_adg", "use_cot_caption"}
+
+    def resting(mode: type[SongRequest], said: object) -> set[str]:
+        return {name for name, able in zip(names, knobs_at(ui.rests(d, mode), said), strict=True) if not able}
+
+    assert resting(Generate, True) == set() and resting(Generate, False) == set(SKETCH[1:])
+    assert resting(Cover, True) == resting(Extend, False) == resting(Edit, "repaint") == set(SKETCH)
+    assert resting(Edit, "flow_edit") == set(names)
+    for reason in ("a flow morph has a path of its own", "the song takes the place of a sketch"):
+        assert f"Off: {reason}." in ui.rests(d, Edit)
+    assert "Off: for thinking alone." in ui.rests(d, Generate) and "Off: for balanced alone." in ui.balanced(d)
+    turbo = desk("xl-turbo", CHECKPOINTS["xl-turbo"].off)
+    assert ui.may_rest(turbo) == ["infer_method", "use_cot_caption"], "what is off for good stays so"
+
+
+def test_what_a_tab_says_of_a_knob_is_what_the_recipe_says() -> None:
+    clip = AudioClip(np.zeros((2, 96_000), np.float32), {"format": "WAV"})
+    asked = [(Generate, True, {}), (Generate, False, {"thinking": False}), (Cover, True, {}), (Extend, True, {})]
+    asked += [(Edit, "repaint", {"regions": [[0, 1]]}), (Edit, "flow_edit", {"sub_mode": "flow_edit"})]
+    for mode, said, values in asked:
+        own = {} if mode is Generate else {"source_audio": clip}
+        idle = mode.parse({"prompt": "rain", **own, **values}).idle
+        told = ui.resting(mode, said)
+        assert told == {name: idle[name] for name in told} and not {*SKETCH, *FLOW_OFF} & idle.keys() - told.keys()
+
+
+def test_without_a_planner_its_buttons_are_off_and_say_why() -> None:
+    blocks, page = ui.build(replace(desk(), no_drafts=dict.fromkeys(DRAFTS, "needs the planner")), "cuda")
+    for tab in page.tabs:
+        assert not any(button.interactive for button in tab.drafts.values())
+    assert not drawn_tab(page, Generate).asides["query"].interactive
+    assert len([line for line in notes(blocks) if "needs the planner" in line]) >= 1
+    assert len(page.buttons) == 6, "nothing may enable them after a song"
 
 
 def test_examples_fill_the_form_with_what_the_door_accepts() -> None:
