@@ -7,6 +7,7 @@ say what a recording sounds like from its codes. Nothing is kept from request to
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from drafts import Describe, Tidy, Write
 from errors import EngineMissing, TextError
 from fields import clean
-from lm import LM, CodesAsked, Sampling
+from lm import BEAT, LM, CodesAsked, Sampling
 from plans import CAPTION_LIMIT, CODE_RATE, METAS, Draft, Plan
 from script import LYRIC_TOKENS, NO_INPUT, Pen, Script, chat, thought
 from song import DURATION_RANGE, INSTRUMENTAL, LYRICS_LIMIT, LMOptions, SongRequest
@@ -178,8 +179,9 @@ def _chances(seed: int, purpose: int) -> Iterator[float]:
 
 
 def _heeding(report: Report, phase: str = "Planning") -> Callable[[], None]:
-    """Says after each token that the planner is at work, and lets the listener stop it."""
-    return lambda: report(Progress(phase))
+    """Says before every BEAT tokens that the planner is at work, and lets the listener stop it."""
+    tokens = itertools.count()
+    return lambda: None if next(tokens) % BEAT else report(Progress(phase))
 
 
 def _whole(seconds: float) -> str:

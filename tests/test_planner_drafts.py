@@ -15,7 +15,7 @@ import planner as planning
 import script
 from drafts import DRAFTS, Describe, Tidy, Write
 from errors import AudioError, EngineMissing, KnobError, Stopped, TextError
-from lm import Sampling
+from lm import BEAT, Sampling
 from planner import PLAIN, fitting
 from plans import Draft
 from script import BLOCK_REPEATS, chat
@@ -295,3 +295,10 @@ def test_the_doors_let_in_what_they_should() -> None:
     assert tidying(prompt="").sung == "la la\noh" and tidying(instrumental=True).sung == "[Instrumental]"
     assert 0 <= Write.parse({"query": "x"}).advanced.seed < 2**32
     assert [draft.mode for draft in DRAFTS] == ["write", "tidy", "describe"]
+
+
+def test_a_draft_is_told_of_before_every_sixteen_tokens_and_stops_there() -> None:
+    led, told = Led(), []
+    led.planner().write(writing(), told.append)
+    chosen = len(led.texts[0].hows)
+    assert chosen > 32 and told == [Progress("Writing")] * (1 + -(-chosen // BEAT))
