@@ -81,12 +81,12 @@ def asker(mode: type[Asked], names: list[str]) -> Callable[..., Iterator[tuple[s
 def asked(mode: type[Asked], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a draft's request, always with a seed of its own.
 
-    A language that the last draft brought is not the musician's wish for the next one.
+    A language that a plan brought is not the musician's wish for the next draft.
     """
     plan, mine = values["plan"], values["mine"]
     own = {name: values[name] for name in controls(mode) if name in values} | {"seed": -1}
-    if mode is Write and plan and mine and plan["plan"]["vocal_language"] == own["vocal_language"]:
-        own["vocal_language"] = mine[-1]["vocal_language"]
+    if mode is Write and plan and plan["plan"]["vocal_language"] == own["vocal_language"]:
+        own["vocal_language"] = mine[-1]["vocal_language"] if mine else "unknown"
     return own
 
 

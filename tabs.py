@@ -61,7 +61,7 @@ def generate(tab: Tab, desk: Desk) -> None:
     """A song from words."""
     row = desk.row
     with gr.Row(elem_id="idea"):
-        tab.asides["query"] = desk.draw(Write, "query", lines=1, max_lines=1, scale=4, placeholder=IDEA)
+        tab.asides["query"] = desk.draw(Write, "query", lines=1, max_lines=1, scale=4, min_width=260, placeholder=IDEA)
         tab.drafts[Write] = desk.drafter(Write, "generate")
     tab.draw(desk, "prompt", lines=2, placeholder=row.examples[0][1] if row.examples else "")
     with gr.Row(elem_id="examples"):

@@ -294,7 +294,7 @@ def test_retake_waits_for_a_take(monkeypatch: pytest.MonkeyPatch):
         for event in events(app.studio()).values()
         if not event.js and [widget.elem_id for widget in event.outputs] == ["retake"]
     ]
-    assert len(ables) == len(MODES) + 1
+    assert len(ables) == len(BUTTONS) + 1
     for event in ables:
         assert not usable(event.fn(None)) and usable(event.fn((Generate, {})))
     assert list(app.retake(None, 0.5)) == []

@@ -151,6 +151,48 @@ def test_a_saved_plan_is_loaded_by_another_visitor(visit: Callable[..., Page], t
     expect(in_use(page)).to_have_count(0)
 
 
+def test_a_hand_that_changes_what_a_plan_is_made_for_drops_it(visit: Callable[..., Page], tmp_path: Path) -> None:
+    plan = {"mode": "generate", "duration_s": 12, "plan": {"bpm": 90, "caption": "brass", "codes": [1] * 60}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    page = visit()
+    edits = [
+        lambda: box(page, "lyrics").press_sequentially("x"),
+        lambda: box(page, "duration_s").fill("20"),
+        lambda: page.get_by_text("Instrumental", exact=True).click(),
+        lambda: page.get_by_role("button", name="Chiptune", exact=True).click(),
+    ]
+    for edit in edits:
+        load(page, tmp_path / "plan.json")
+        expect(in_use(page)).to_have_text("Plan in use: 90 BPM · 60 codes")
+        expect(box(page, "duration_s")).to_have_value("12")
+        edit()
+        expect(in_use(page)).to_have_count(0)
+
+
+def test_a_plan_in_use_opens_its_tab_and_lets_the_planner_think(visit: Callable[..., Page], tmp_path: Path) -> None:
+    plan = {"mode": "generate", "duration_s": 12, "plan": {"bpm": 90, "codes": [1] * 60}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    page = visit()
+    open_advanced(page)
+    page.locator("#thinking input").uncheck()
+    page.get_by_role("tab", name="Cover", exact=True).click()
+    load(page, tmp_path / "plan.json")
+    expect(page.locator("#generate")).to_be_visible()
+    expect(in_use(page)).to_be_visible()
+    expect(page.locator("#thinking input")).to_be_enabled()
+    expect(page.locator("#thinking input")).to_be_checked()
+    expect(box(page, "lm_cfg_scale")).to_be_enabled()
+
+
+def test_a_retake_can_be_made_after_a_draft(visit: Callable[..., Page]) -> None:
+    page = visit()
+    sing(page)
+    box(page, "write-query").fill("a sad song about rain")
+    press(page, "Write it for me")
+    wait_for_words(page, "Written: ")
+    expect(page.locator("#retake")).to_be_enabled()
+
+
 @WIDTHS
 def test_a_recording_is_described_for_the_form(visit: Callable[..., Page], song: Path, width: int) -> None:
     page = visit(width)
