@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import checkpoints
 from conditioning import Conditioner, Report, Score
 from errors import BadOutput
+from lora_adapters import Adapters
 from sampler import Guide, Morph, Noise, Schedule, denoise, flow_edit
 from settings import Checkpoint
 from song import Advanced, SongRequest
@@ -54,13 +55,14 @@ class Engine:
         self.checkpoint = checkpoint
         self.device = device
         self.conditioner = Conditioner(pipe, device)
+        self.adapters = Adapters(pipe)
 
     def sing(self, request: SongRequest, report: Report = lambda _: None) -> Sound:
         """The song of a request: float32 samples [2, n] at 48 kHz, n = its `size`.
 
         Of an extension or a repaint it is all that was heard with the new part in it (`SongRequest.heard`).
         `report` is called in each phase and after each step; what it raises ends the song and leaves the engine as it
-        was. Raises BadOutput when the model produces numbers that are not finite.
+        was. Raises BadOutput when the model produces numbers that are not finite, EngineRefused for a LoRA without effect.
         """
         import torch
 
@@ -68,8 +70,13 @@ class Engine:
         with torch.no_grad():
             score = self.conditioner.score(request, report)
             clock.mark("conditioning_s")
-            latents = self.denoise(score, request, report)
-            clock.mark("denoise_s")
+            if request.loras:
+                report(Progress("Attaching the LoRAs"))
+            with self.adapters.attached(request.loras):
+                if request.loras:
+                    clock.mark("loras_s")
+                latents = self.denoise(score, request, report)
+                clock.mark("denoise_s")
             if not bool(torch.isfinite(latents).all()):
                 raise BadOutput(
                     f"The model lost its way (numbers that are not finite, seed {request.advanced.seed}).",

@@ -19,14 +19,16 @@ import audio_io
 import backend
 import bringing
 import drafting
+import lora_stack
 import modes
+import stacking
 from drafts import DRAFTS
 from errors import EngineError, StudioError
 from remakes import Edit
 from settings import SettingError, read
 from song import Generate, SongRequest
 from sound import AudioClip, Take
-from turns import GPU_QUEUE, QUIET, begins, ends
+from turns import GPU_QUEUE, QUIET, READ_QUEUE, begins, ends
 
 if TYPE_CHECKING:
     from tabs import Tab
@@ -48,7 +50,7 @@ def studio() -> Any:
     from widgets import Desk
 
     given = {mode: modes.defaults(mode) for mode in modes.HANDLERS}
-    desk = Desk(backend.checkpoint(), given, modes.unavailable(), drafting.unavailable())
+    desk = Desk(backend.checkpoint(), given, modes.unavailable(), drafting.unavailable(), stacking.offered())
     blocks, page = ui.build(desk, checkpoints.device())
     with blocks:
         page.last = gr.State()
@@ -67,6 +69,7 @@ def studio() -> Any:
         begun.append(sings(page, page.retake, retake, [page.last, page.variance]))
         page.stop.click(None, cancels=begun, **QUIET)
         bringing.joins(page, desk)
+        stacking.joins(page)
         chooses(page, desk)
     return blocks
 
@@ -104,6 +107,7 @@ def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> I
     """
     import gradio as gr
 
+    import lora_panel
     import plan_panel
     import ui
     from regions import picked
@@ -114,8 +118,10 @@ def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> I
 
     yield nothing(ui.status("Starting", "running"))
     try:
-        wanted = {**values, "regions": picked(values["regions"])} if "regions" in values else values
-        for event in modes.run(modes.SONGS[mode], wanted | ({"plan": plan} if plan else {})):
+        wanted = {**values, "loras": modes.uploaded_stack(lora_panel.picked(values["loras"]))}
+        wanted |= {"regions": picked(values["regions"])} if "regions" in values else {}
+        wanted |= {"plan": plan} if plan else {}
+        for event in modes.run(modes.SONGS[mode], wanted):
             if isinstance(event, Take):
                 made = dict(event.metadata)
                 asked = {**values, "seed": made["seed"], "retakes": made["retakes"]}
@@ -136,8 +142,7 @@ def listens(tab: Tab) -> None:
             on_song_to_edit if regions else on_recording,
             tab.inputs[name],
             [line, *regions],
-            concurrency_id="decode",
-            concurrency_limit=2,
+            **READ_QUEUE,
             **QUIET,
         )
 
@@ -214,7 +219,7 @@ def serve(blocks: Any) -> None:
         run_history=False,
         ssr_mode=False,
         footer_links=["api"],
-        max_file_size=audio_io.AUDIO_MAX_BYTES,
+        max_file_size=max(audio_io.AUDIO_MAX_BYTES, lora_stack.LORA_MAX_BYTES),
         mcp_server=importlib.util.find_spec("mcp") is not None,
         app_kwargs={"exception_handlers": {TypeError: unknown_name}},
     )

@@ -19,6 +19,7 @@ from typing import Any
 import ace_pipeline
 import checkpoints
 import composer
+import lora_layouts
 import planners
 from errors import (
     Failure,
@@ -31,6 +32,7 @@ from errors import (
     in_our_words,
     out_of_memory,
 )
+from lora_stack import Model
 from plans import Draft
 from settings import Checkpoint, PlannerRow, checkpoint_for, planner_for, read
 from song import Asked, SongRequest
@@ -52,6 +54,7 @@ THINK_S, CODE_S = (
     3,
     0.006,
 )  # the planner: a thought, or a draft's lyrics ten times as long; a captured step for each code
+LORA_S = 2  # reading one of 100 MB and putting it beside the weights
 MARGIN = 1.3
 BEAT_S = 0.5  # a generator can be stopped only when it yields: in long phases the last event is told again
 ZERO_GPU_ERRORS = {  # titles of the spaces package's errors: our class, our sentence, what to do
@@ -87,6 +90,17 @@ def get_backend() -> Any:
         return _engine
 
 
+def model(local_only: bool = False) -> Model:
+    """What LoRAs have to fit: the loaded engine, or the one that would be; `local_only` asks no network about it.
+
+    Raises EngineMissing when that is unknown.
+    """
+    row, engine = checkpoint(), _engine
+    config = engine.pipe.transformer.config if engine else checkpoints.transformer_config(row, local_only)
+    name = "the demo model" if row.key == "demo" else row.name
+    return Model(name, lora_layouts.targets(config))
+
+
 def planner_row() -> PlannerRow | None:
     """The planner this machine thinks with, if any. Raises SettingError when ACE_PLANNER names nothing."""
     return planner_for(read().planner, checkpoint())
@@ -115,7 +129,7 @@ def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> 
     if isinstance(request, SongRequest):
         forwards, seconds = request.advanced.inference_steps * request.passes, request.seconds
         work += forwards * (STEP_S + seconds * STEP_S_PER_S) + seconds * (DECODE_S_PER_S + LISTEN_S_PER_S)
-        work += THINK_S + request.code_count * CODE_S
+        work += THINK_S + request.code_count * CODE_S + len(request.loras) * LORA_S
     else:
         work += 10 * THINK_S
     estimate = max(int(work * MARGIN), bounds.gpu_min_s)

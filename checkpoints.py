@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from errors import EngineMissing, in_our_words, out_of_memory
 from random_checkpoint import XL_SFT, build
 from settings import DEMO_FOLDER, Checkpoint, PlannerRow, read
+
+XL = ("xl-sft", "xl-turbo")  # one architecture
 
 log = logging.getLogger("ace.checkpoints")
 
@@ -60,6 +63,25 @@ def pipeline(checkpoint: Checkpoint, on: str) -> Any:
         )
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(on)
+    except Exception as error:
+        raise missing(checkpoint, error) from error
+
+
+def transformer_config(checkpoint: Checkpoint, local_only: bool = False) -> Mapping[str, Any]:
+    """The configuration of a checkpoint's transformer, without its weights; `local_only` asks no network.
+
+    Raises EngineMissing when it cannot be had.
+    """
+    if checkpoint.random or checkpoint.key in XL:
+        return XL_SFT["transformer"]
+    from huggingface_hub import hf_hub_download
+
+    try:
+        folder = Path(checkpoint.source)
+        if not folder.is_dir():
+            own = {"revision": checkpoint.revision, "local_files_only": local_only}
+            return json.loads(Path(hf_hub_download(checkpoint.source, "transformer/config.json", **own)).read_text())
+        return json.loads((folder / "transformer" / "config.json").read_text())
     except Exception as error:
         raise missing(checkpoint, error) from error
 

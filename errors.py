@@ -4,7 +4,8 @@
     ├─ InputError        the user can fix it
     │  ├─ KnobError      a control holds a value it cannot hold
     │  ├─ TextError      a prompt or lyrics that cannot be used
-    │  └─ AudioError     a recording that cannot be used
+    │  ├─ AudioError     a recording that cannot be used
+    │  └─ LoraError      a LoRA that cannot be used
     ├─ WaitError         the user can wait
     │  ├─ QuotaError     no GPU time left, or more asked for than allowed
     │  ├─ GpuBusy        no GPU came free, or the queue is full
@@ -13,6 +14,7 @@
     │  ├─ EngineMissing  the weights cannot be had
     │  ├─ OutOfMemory    the song does not fit
     │  ├─ BadOutput      the engine made no usable sound
+    │  ├─ EngineRefused  a LoRA was taken and has no effect
     │  └─ EngineFault    anything unforeseen; the log has the incident code
     ├─ ExportError       ours
     │  └─ DiskFull       nothing could be written
@@ -59,6 +61,10 @@ class AudioError(InputError):
     """A recording that cannot be used."""
 
 
+class LoraError(InputError):
+    """A LoRA that cannot be used."""
+
+
 class WaitError(StudioError):
     """The user can wait."""
 
@@ -89,6 +95,10 @@ class OutOfMemory(EngineError):
 
 class BadOutput(EngineError):
     """The engine made no usable sound."""
+
+
+class EngineRefused(EngineError):
+    """A LoRA was taken and has no effect: the song would have been labelled with it all the same."""
 
 
 class EngineFault(EngineError):

@@ -10,15 +10,25 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PlainSerializer, Strict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    Strict,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError
 
-from sound import AudioClip
+from sound import AudioClip, Lora
 
 # Seconds of a recording: below, the model has a dozen latent frames to listen to; above, it makes no songs either.
 AUDIO_RANGE_S = (0.5, 600)
 SEED_MAX = 2**32 - 1
 PAIRS_MAX = 16  # regions of one edit, retakes of one take
+LORAS_MAX = 8  # in one stack
 
 LANGUAGES = (
     "unknown en zh ja ko es fr de it pt ru "
@@ -121,7 +131,21 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-KINDS = {int: "int", float: "float", bool: "bool", str: "text", tuple: "pairs", AudioClip: "audio", Literal: "choice"}
+class Stacked(Frozen):
+    """A LoRA in a stack."""
+
+    lora: InstanceOf[Lora]
+    strength: Real = knob(0.95, "Strength", ge=0, le=1.5, step=0.05)
+
+    @model_serializer
+    def _facts(self) -> dict[str, Any]:
+        return {**self.lora.facts, "strength": self.strength}
+
+
+Loras = Annotated[tuple[Stacked, ...], BeforeValidator(lambda value: value or ()), Field(max_length=LORAS_MAX)]
+
+KINDS = {int: "int", float: "float", bool: "bool", str: "text", tuple: "pairs", Literal: "choice"}
+KINDS |= {AudioClip: "audio", Stacked: "loras"}
 OBJECT = "object"  # the kind of a control that holds what the studio itself wrote: a saved plan
 
 
@@ -154,6 +178,8 @@ class Knob:
             words = f"up to {self.high:,.0f} characters"
         elif self.kind == "pairs":
             words = f"up to {self.high} pairs"
+        elif self.kind == "loras":
+            words = f"up to {self.high} .safetensors files"
         elif self.kind == "audio":
             words = "WAV, FLAC, OGG, MP3 or AIFF, {:g} to {:g} s".format(*AUDIO_RANGE_S)
         elif self.kind in ("int", "float"):
@@ -162,11 +188,11 @@ class Knob:
 
 
 def _base(annotation: Any) -> Any:
-    """The plain type below Annotated and Optional; Literal and tuple as such."""
-    origin = get_origin(annotation)
-    if origin in (None, tuple, Literal):
+    """The plain type below Annotated and Optional; Literal and a tuple of tuples as such, of other tuples what they hold."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin in (None, Literal) or (origin is tuple and get_origin(inside[0]) is tuple):
         return origin or annotation
-    return _base(get_args(annotation)[0])
+    return _base(inside[0])
 
 
 def _knob_of(name: str, info: Any) -> Knob:

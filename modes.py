@@ -7,6 +7,7 @@ out of a mode, for gradio_client, plain HTTP and MCP.
 from __future__ import annotations
 
 import inspect
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -18,9 +19,10 @@ import numpy as np
 
 import audio_io
 import backend
+import lora_door
 import splice
 from drafts import DRAFTS
-from errors import AudioError, KnobError, StudioError, in_our_words
+from errors import AudioError, KnobError, LoraError, StudioError, in_our_words
 from fields import OBJECT, Knob
 from plans import Draft
 from remakes import Cover, Edit, Extend
@@ -34,6 +36,7 @@ Handler = Callable[[Mapping[str, Any], Path], Iterator[Progress | Take | Draft]]
 Join = Callable[[Any, np.ndarray, int], splice.Splice]
 KEEPING = (Extend, Edit)  # modes that promise to leave something as it was
 PLANNER_KNOBS = tuple(name for name, k in KNOBS.items() if k.group == "5Hz LM")
+LORAS = controls(Generate)["loras"]
 NO_PLANNER = "needs the planner"
 _told: set[str] = set()  # why the planner is missing, said once
 
@@ -52,12 +55,13 @@ def unavailable() -> dict[str, str]:
 
 
 def ask(mode: type[Request], values: Mapping[str, Any]) -> Request:
-    """The request of a mode, its recordings let in. Raises InputError with one sentence."""
+    """The request of a mode, its recordings and LoRAs let in. Raises InputError with one sentence."""
     lacks = backend.checkpoint().lacks
     if reason := lacks.get(mode.mode) or lacks.get(str(values.get("sub_mode"))):
         raise KnobError(reason)
-    audio = [name for name, k in controls(mode).items() if k.kind == "audio" and values.get(name)]
-    return mode.parse({**values, **{name: audio_io.admit(values[name]) for name in audio}}, defaults(mode))
+    doors = {"audio": audio_io.admit, "loras": lambda entries: lora_door.admitted(entries, backend.model())}
+    given = {name: doors[k.kind] for name, k in controls(mode).items() if k.kind in doors and values.get(name)}
+    return mode.parse({**values, **{name: door(values[name]) for name, door in given.items()}}, defaults(mode))
 
 
 def generate(values: Mapping[str, Any], folder: Path) -> Iterator[Progress | Take]:
@@ -168,8 +172,7 @@ def endpoint(mode: type[Asked]) -> Callable[..., Iterator[Any]]:
     def call(*values: Any) -> Iterator[Any]:
         try:
             asked = dict(zip(known, values, strict=True))
-            files = {name: uploaded(asked[name], k) for name, k in known.items() if k.kind == "audio"}
-            for event in run(handler, asked | files):
+            for event in run(handler, asked | uploads(mode, asked)):
                 if isinstance(event, Take):
                     file = FileData(path=event.path, meta={"_type": "gradio.FileData"})
                     yield file.model_dump(), dict(event.metadata)
@@ -194,11 +197,19 @@ def _signature(mode: type[Asked], returns: Any) -> inspect.Signature:
     """The controls of a mode as parameters, with types that gradio and MCP understand."""
     from gradio.data_classes import FileData
 
-    kinds = {"audio": FileData, "pairs": list[list[float]], "int": int, "float": float, "bool": bool, OBJECT: dict}
+    kinds = {
+        "audio": FileData,
+        "pairs": list[list[float]],
+        "loras": list[dict],
+        "int": int,
+        "float": float,
+        "bool": bool,
+        OBJECT: dict,
+    }
     given, parameters = defaults(mode), []
     for name, k in controls(mode).items():
         kind = kinds.get(k.kind, str)
-        default = list(given[name]) if k.kind == "pairs" else given[name]
+        default = list(given[name]) if k.kind in ("pairs", "loras") else given[name]
         parameters.append(
             inspect.Parameter(
                 name,
@@ -210,11 +221,22 @@ def _signature(mode: type[Asked], returns: Any) -> inspect.Signature:
     return inspect.Signature(parameters, return_annotation=returns)
 
 
+def uploads(mode: type[Asked], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that hold files, with their paths. Raises AudioError or LoraError for what is nobody's upload."""
+    read = {"audio": uploaded, "loras": uploaded_stack}
+    return {name: read[k.kind](values[name], k) for name, k in controls(mode).items() if k.kind in read}
+
+
+def uploaded_stack(entries: Any, control: Knob = LORAS) -> Any:
+    """A stack of LoRAs with the paths of its files. Raises LoraError for what is nobody's upload."""
+    return lora_door.uploaded(entries, lambda file: uploaded(file, control))
+
+
 def uploaded(value: Any, control: Knob) -> str | None:
     """The path of a file that a client uploaded, or None for no file.
 
     Gradio guards the files of its own components; what comes to an endpoint it guards only when it is marked as a file.
-    Raises AudioError for anything that does not lie in the upload folder.
+    Raises AudioError or LoraError for anything that does not lie in the upload folder.
     """
     from gradio.utils import get_upload_folder
 
@@ -224,5 +246,9 @@ def uploaded(value: Any, control: Knob) -> str | None:
     folder = Path(get_upload_folder()).resolve()
     with suppress(ValueError):  # a zero byte or half a character is in no path
         if isinstance(path, str) and Path(path).resolve().is_relative_to(folder):
+            with suppress(OSError):
+                os.utime(path)  # in use: gradio sweeps by age, and a stack of LoRAs may rest on a page for hours
             return path
+    if control.kind == "loras":
+        raise LoraError("A LoRA must be an uploaded file or a preset.")
     raise AudioError(f"{control.label} must be an uploaded file.")

@@ -14,9 +14,25 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ValidationError, model_validator
 
-from errors import AudioError, InputError, KnobError, TextError
-from fields import SEED_MAX, Frozen, Key, Knob, Language, Meter, Real, Retakes, Text, Whole, blank, fields_of, knob
+from errors import KnobError, LoraError, TextError
+from fields import (
+    SEED_MAX,
+    Frozen,
+    Key,
+    Knob,
+    Language,
+    Loras,
+    Meter,
+    Real,
+    Retakes,
+    Text,
+    Whole,
+    blank,
+    fields_of,
+    knob,
+)
 from plans import CODE_RATE, METAS, Plan, unwrapped
+from refusals import refusal
 from settings import SKETCH
 from sound import SAMPLE_RATE
 
@@ -24,10 +40,6 @@ PROMPT_LIMIT = 512  # characters, the model's own documented limit
 LYRICS_LIMIT = 4096  # characters, likewise
 DURATION_RANGE = (10, 600)  # seconds
 INSTRUMENTAL = "[Instrumental]"  # what the model reads in place of lyrics
-PAIRS = {  # what pairs are of
-    "regions": "start and end in seconds, such as [[12.5, 20]]",
-    "retakes": "a seed and a variance from 0 to 1, such as [[-1, 0.3]]",
-}
 GROUPS = ("Diffusion", "CFG schedule", "5Hz LM", "Music metadata")
 
 
@@ -113,7 +125,7 @@ class Asked(Frozen):
             own = {n: v for n, v in given.items() if n not in KNOBS}
             return cls.model_validate({**own, "advanced": advanced, "lm": lm})._settled()
         except ValidationError as error:
-            raise _sentence(error, known) from None
+            raise refusal(error, known) from None
 
     def _settled(self) -> Self:
         """With the seed drawn if it is -1."""
@@ -135,6 +147,19 @@ class SongRequest(Asked):
 
     retakes: Retakes = knob((), "Retakes", last=True)
     plan: Annotated[Plan | None, BeforeValidator(unwrapped)] = knob(None, "Plan", empty="the planner's own", last=True)
+    loras: Loras = knob((), "LoRAs", last=True)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names: dict[str, str] = {}
+        for stacked in self.loras:
+            lora = stacked.lora
+            if lora.sha256 in names:
+                other = names[lora.sha256]
+                twice = "twice" if other == lora.name else f"already, as {other}"
+                raise LoraError(f"{lora.name} is in the stack {twice}.", "Raise its strength instead.")
+            names[lora.sha256] = lora.name
+        return self
 
     def _settled(self) -> Self:
         """With every -1 drawn, and with retakes that change nothing (0) or everything (1) resolved into the seed."""
@@ -302,33 +327,6 @@ def _planner_idle(request: SongRequest) -> dict[str, str]:
 
 def _blank(fact: Any) -> bool:
     return fact in (None, "", "unknown")
-
-
-def _sentence(error: ValidationError, known: Mapping[str, Knob]) -> InputError:
-    """The first complaint of pydantic in our words."""
-    first = error.errors()[0]
-    control, got = known[first["loc"][0]], first["input"]
-    if control.kind == "audio":
-        return AudioError(f"{control.label} must be a recording.")
-    if control.kind == "object":
-        where = " ".join(str(part) for part in first["loc"][1:2])
-        return KnobError(f"{control.label} must be a saved plan{f'; its {where} cannot be used' if where else ''}.")
-    if control.kind == "pairs":
-        return KnobError(f"{control.label} must be {control.range} of {PAIRS[control.name]}.")
-    if first["type"] == "string_too_long":
-        return TextError(f"{control.label} may hold {control.high:,.0f} characters; yours has {len(got):,}.")
-    if first["type"] == "key":
-        wanted = first["msg"]
-    elif control.kind == "choice":
-        wanted = f"one of {control.range}" if len(control.choices) < 9 else control.range
-    else:
-        words = {"int": "a whole number from ", "float": "a number from ", "bool": "", "text": "text "}
-        wanted = (words[control.kind] + control.range).strip()
-    try:
-        shown = "empty" if got is None else repr(got)
-    except ValueError:  # Python prints no number of more than 4,300 digits
-        shown = "far too long"
-    return KnobError(f"{control.label} must be {wanted}; it is {shown if len(shown) <= 40 else shown[:40] + '…'}.")
 
 
 def recipe(request: SongRequest) -> dict[str, Any]:

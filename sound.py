@@ -1,8 +1,9 @@
-"""What travels between the floors: a recording, a song's progress, the sound an engine made, the finished take."""
+"""What travels between the floors: a recording, a LoRA, a song's progress, the sound an engine made, the finished take."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,6 +40,38 @@ class AudioClip:
     def cut(self, start: int, stop: int) -> AudioClip:
         """The samples from `start` to before `stop`, as a recording of its own."""
         return AudioClip(self.samples[:, start:stop].copy(), self.file)
+
+
+@dataclass(frozen=True, eq=False)
+class Lora:
+    """A LoRA file that was let in. `lora_stack.admit` makes one.
+
+    `scales` has alpha / rank (or alpha / sqrt(rank)) of each module it changes, by diffusers' name; `alpha` says where that
+    is from ("config", "file", "header"), or is empty when the file does not say and its weights are taken as they are.
+    """
+
+    path: str
+    name: str
+    sha256: str
+    size: int  # bytes
+    rank: int  # the highest of its modules
+    scales: Mapping[str, float]
+    alpha: str = ""
+    preset: str = ""  # its key, if it came with the studio
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a recipe says of it."""
+        own = {"name": self.name, "sha256": self.sha256, "bytes": self.size, "rank": self.rank}
+        scale = sorted(set(self.scales.values()))
+        own |= {"modules": len(self.scales), "alpha": self.alpha or "unknown", "scale": scale}
+        return own | ({"preset": self.preset} if self.preset else {})
+
+    @cached_property
+    def key(self) -> str:
+        """The same for the same weights at the same scales."""
+        told = json.dumps([self.sha256, sorted(self.scales.items())])
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 def sha256(samples: np.ndarray) -> str:

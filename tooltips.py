@@ -45,6 +45,7 @@ TIPS: dict[str, str] = {
     "lyrics": "Words to sing. Mark sections with tags such as [verse] and [chorus].",
     "retakes": "Turns the noise that the song starts from towards that of other seeds: pairs of seed and variance. Variance 0 is the same take, 1 a new one; seed -1 draws one.",
     "plan": "A saved plan instead of a new one: its codes give the very song again, its facts fill what you leave empty.",
+    "loras": "Small files that teach the model a sound; several add up. Each is a file or a preset with a strength; an adapter_config.json goes with its file, as config.",
     # Words
     "query": "One line about the song you have in mind.",
     # Generate
@@ -75,6 +76,9 @@ TIPS: dict[str, str] = {
 
 # The page's way to make a retake
 VARIANCE = "How far a retake may go from the take above: 0 is the same take, 1 a new one."
+
+# The page's words for the stack of LoRAs
+STACK = "LoRAs are small files that teach the model a sound; several add up. Strength 0 is none, 1 as trained, more is overdrive."
 
 
 def tip(control: Control) -> str:

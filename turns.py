@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ui import Page
 
+READ_QUEUE = {"concurrency_id": "decode", "concurrency_limit": 2}  # what visitors bring
 GPU_QUEUE = {"concurrency_id": "gpu", "concurrency_limit": 1}
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 

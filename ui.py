@@ -19,10 +19,12 @@ from settings import SKETCH, Checkpoint
 from song import GROUPS, KNOBS, Generate, SongRequest
 from sound import AudioClip, Progress
 from tabs import Tab, tabs
-from tooltips import VARIANCE
+from tooltips import STACK, VARIANCE
 from widgets import Desk, idle, note
 
 PLACE = {"cuda": "NVIDIA GPU", "mps": "Apple GPU", "cpu": "CPU"}
+LORAS = "LoRAs"
+LORA_FILES = "LoRA files (.safetensors, with adapter_config.json if there is one)"
 IDLE = "Describe a song and press Generate."
 
 
@@ -39,13 +41,14 @@ class Page:
     variance: Any = None
     retake: Any = None
     plan: PlanPanel | None = None
+    loras: LoraPanel | None = None
     switch: Any = None
     last: Any = None  # of the take on the screen: mode, values, recipe
     metadata: Any = None
 
     def inputs(self, tab: Tab) -> dict[str, Any]:
-        """What a tab's request is made from: its own controls and the knobs."""
-        return tab.inputs | self.knobs
+        """What a tab's request is made from: its own controls, the knobs and the stack of LoRAs."""
+        return tab.inputs | self.knobs | {"loras": self.loras.stack}
 
     @property
     def buttons(self) -> list[Any]:
@@ -68,6 +71,7 @@ def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
                                 note(desk.row.lacks[tab.mode.mode])
                             draw(tab, desk)
                         page.tabs.append(tab)
+                page.loras = loras(desk)
                 advanced(page, desk)
                 with gr.Row():
                     for tab in page.tabs:
@@ -83,6 +87,47 @@ def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
             with gr.Column(scale=5):
                 output(page)
     return blocks, page
+
+
+@dataclass
+class LoraPanel:
+    """The stack of LoRAs, and what can be put on it."""
+
+    panel: Any
+    stack: Any
+    line: Any
+    drop: Any
+    presets: dict[str, Any] = field(default_factory=dict)
+
+
+def loras(desk: Desk) -> LoraPanel:
+    """The LoRA panel, closed: the stack, the presets that fit, and where files come in."""
+    with gr.Accordion(LORAS, open=False, elem_id="loras-panel") as panel:
+        note(STACK)
+        made = LoraPanel(panel, desk.draw(Generate, "loras"), gr.HTML("", elem_id="loras-line"), None)
+        if desk.presets:
+            with gr.Row(elem_id="presets"):
+                for preset, off in desk.presets.items():
+                    look = {"size": "sm", "interactive": not off, "min_width": 100, "elem_id": f"preset-{preset.key}"}
+                    made.presets[preset.key] = gr.Button(preset.name, **look)
+            words = {
+                preset.name: idle(off, preset.note) if off else preset.note for preset, off in desk.presets.items()
+            }
+            note(" ".join(f"{name}: {told}" for name, told in words.items()))
+        made.drop = gr.File(
+            label=LORA_FILES,
+            file_count="multiple",
+            file_types=[".safetensors", ".json"],
+            height=150,
+            elem_id="loras-drop",
+        )
+    return made
+
+
+def counted() -> str:
+    """How many LoRAs are heard, for the closed panel. In the browser."""
+    heard = "(value?.loras ?? []).filter(lora => lora.strength !== 0).length"
+    return f"value => {{ const n = {heard}; return {{__type__: 'update', label: n ? `{LORAS} · ${{n}} active` : '{LORAS}'}}; }}"
 
 
 def advanced(page: Page, desk: Desk) -> None:

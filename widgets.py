@@ -12,6 +12,8 @@ import gradio as gr
 import theme
 from drafts import Describe, Tidy, Write
 from fields import OBJECT, TIME_SIGNATURES, Knob
+from lora_panel import stack_editor
+from lora_presets import Preset
 from plan_panel import in_use
 from regions import region_editor
 from settings import Checkpoint
@@ -23,12 +25,13 @@ DRAFT_BUTTONS = {Write: "Write it for me", Tidy: "Tidy my lyrics and prompt", De
 
 @dataclass(frozen=True)
 class Desk:
-    """What the loaded checkpoint makes of the controls: their defaults, and why some cannot act."""
+    """What the loaded checkpoint makes of the controls: their defaults, why some cannot act, which LoRAs come with it."""
 
     row: Checkpoint
     given: Mapping[type[Asked], Mapping[str, Any]]
     off: Mapping[str, str]
     no_drafts: Mapping[type[Asked], str] = field(default_factory=dict)
+    presets: Mapping[Preset, str] = field(default_factory=dict)  # those on offer, and why one cannot be had now
 
     def words(self, k: Knob) -> str:
         """The tooltip of a control, with what the loaded checkpoint makes of it."""
@@ -56,6 +59,8 @@ def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
         return recording(k, info, **look)
     if k.kind == OBJECT:
         return in_use(**look)
+    if k.kind == "loras":
+        return stack_editor(label=k.label, **look)
     if k.kind == "pairs":
         return region_editor(label=k.label, **look)
     if k.kind == "choice" and len(k.choices) < 4:

@@ -2,7 +2,8 @@
 
 torch is hidden, because `spaces` fails on its CPU build under SPACES_ZERO_GPU. The prompt steers what the engine does, and
 the file that GATE_LOG names tells what it did: a line `event pid seed heard` for each build, and for each song that begins,
-each step that begins in it, each plan, and its end. `heard` is how many seconds of a source came with the song.
+each LoRA that came with it, each step that begins in it, each plan, and its end. `heard` is how many seconds of a source came
+with the song; of a LoRA, modules times strength.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
+import lora_stack
+from checkpoints import transformer_config
 from drafts import Write
 from errors import BadOutput
 from planner import Planned
 from plans import Draft, Plan
 from remakes import Remake
+from settings import CHECKPOINTS
 from song import SongRequest
 from sound import SAMPLE_RATE, Progress, Sound
 
@@ -42,13 +46,15 @@ class Sine:
     """
 
     device = "cuda"
-    pipe = SimpleNamespace(tokenizer=None)
+    pipe = SimpleNamespace(tokenizer=None, transformer=SimpleNamespace(config=transformer_config(CHECKPOINTS["demo"])))
     conditioner = SimpleNamespace(sketches=True)
 
     def sing(self, request: SongRequest, report: Callable[[Progress], None]) -> Sound:
         """The tone of a request, reported step by step."""
         seed = request.advanced.seed
         note("song", seed, request.source_audio.seconds if isinstance(request, Remake) else 0)
+        for stacked in request.loras:
+            note("lora", seed, len(lora_stack.weights(stacked.lora)) * stacked.strength)
         try:
             return self._tone(request, report)
         finally:

@@ -20,8 +20,8 @@ from gradio_client import Client
 from waiting import wait_until
 
 import modes
-from audio_io import AUDIO_MAX_BYTES
 from drafts import DRAFTS
+from lora_stack import LORA_MAX_BYTES
 from remakes import MODES
 from song import Advanced, LMOptions, SongRequest, controls
 
@@ -263,9 +263,9 @@ def test_files_of_the_machine_are_closed(studio: served.Served, path: str):
 
 
 def test_an_upload_over_the_limit_is_refused(studio: served.Served):
-    refused = upload(studio, "long.wav", itertools.repeat(bytes(2**20), AUDIO_MAX_BYTES // 2**20 + 1))
+    refused = upload(studio, "long.wav", itertools.repeat(bytes(2**20), LORA_MAX_BYTES // 2**20 + 1))
     assert refused.status_code == 413
-    assert refused.text == f"File size exceeded maximum allowed size of {AUDIO_MAX_BYTES} bytes."
+    assert refused.text == f"File size exceeded maximum allowed size of {LORA_MAX_BYTES} bytes."
 
 
 def test_the_name_of_an_upload_leads_nowhere(studio: served.Served):

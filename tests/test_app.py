@@ -39,6 +39,8 @@ BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS)] + ["on_describe_1", 
 class BrokenEngine:
     """An engine whose every song fails in a way nobody foresaw."""
 
+    pipe = tiny.engine().pipe
+
     def sing(self, request: Any, report: Callable[[Any], None]) -> Any:
         raise ZeroDivisionError("<b>not for users</b>")
 
@@ -146,6 +148,7 @@ def test_songs_share_one_place_at_the_gpu_and_recordings_are_read_elsewhere(monk
     queued = {name: (e.concurrency_id, e.concurrency_limit) for name, e in known.items() if e.queue}
     songs = {"retake", *(mode.mode for mode in (*MODES, *DRAFTS)), *BUTTONS}
     readers = {"on_recording", "on_recording_1", "on_recording_2", "on_song_to_edit"}  # cover has two
+    readers |= {"on_drop", "on_music_box", "on_8_bit"}
     # whatever else the page does must not wait behind a song
     assert queued == dict.fromkeys(songs, ("gpu", 1)) | dict.fromkeys(readers, ("decode", 2))
     assert known.keys() > queued.keys()

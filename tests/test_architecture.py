@@ -14,28 +14,28 @@ from settings import ROOT
 
 FLOORS = (
     {"errors", "lm", "settings", "sound", "theme", "tooltips"},
-    {"decode", "fields", "qwen3", "random_checkpoint", "regions"},
-    {"checkpoints", "lm_mlx", "lm_torch", "plans", "sampler"},
-    {"song", "vocabulary"},
-    {"audio_io", "drafts", "plan_panel", "remakes", "script"},
+    {"decode", "fields", "lora_layouts", "lora_panel", "lora_scales", "qwen3", "random_checkpoint", "regions"},
+    {"checkpoints", "lm_mlx", "lm_torch", "lora_stack", "plans", "refusals", "sampler"},
+    {"lora_adapters", "lora_presets", "song", "vocabulary"},
+    {"audio_io", "drafts", "lora_door", "plan_panel", "remakes", "script"},
     {"conditioning", "planner", "saved", "splice", "widgets"},
     {"ace_pipeline", "planners", "tabs"},
     {"composer", "ui"},
     {"backend", "turns"},
     {"modes"},
-    {"bringing", "drafting"},
+    {"bringing", "drafting", "stacking"},
     {"app"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 FOREIGN = {"vendor", "acestep", "tests", "docs", "benchmarks", "."}  # nothing in the studio may lean on these
 HEAVY = {"torch", "diffusers", "transformers", "gradio", "soundfile", "soxr", "demucs", "mlx", "mlx_lm"}
 HEAVY_AT_THE_TOP = {
-    (module, "gradio") for module in ("plan_panel", "regions", "tabs", "ui", "widgets")
+    (module, "gradio") for module in ("lora_panel", "plan_panel", "regions", "tabs", "ui", "widgets")
 }  # app.py imports them late
 MAX_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 350, 60, 6
 
 MODULES = sorted(ROOT.glob("*.py"))
-SOURCES = sorted(p for folder in (".", "docs", "benchmarks", "tests") for p in (ROOT / folder).glob("*.py"))
+SOURCES = sorted(p for folder in (".", "docs", "benchmarks", "presets", "tests") for p in (ROOT / folder).glob("*.py"))
 
 
 def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:

@@ -17,7 +17,10 @@ import torch
 
 import audio_io
 import backend
+import lora_door
+import lora_layouts
 import modes
+from lora_stack import Model
 from plans import Plan
 from remakes import MODES, Cover, Edit, Extend
 from song import KNOBS, Generate, SongRequest, controls
@@ -46,6 +49,7 @@ KNOB_ROWS = {  # a value for every knob that can act, other than its default and
     "vocal_language": "fr",
     "retakes": [[5, 0.5]],
     "plan": {"bpm": 90},
+    "loras": [{"file": "lora.safetensors", "strength": 0.5}],
 }
 ROWS: dict[type[SongRequest], dict[str, Any]] = {  # value, or value and what it needs beside it
     Generate: {"prompt": "fast drums", "lyrics": "[verse]\noh", "duration_s": 12, "instrumental": True},
@@ -101,7 +105,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for key, sound in ((name, chord), ("noise" if name == "chord" else "long noise", noise)):
             paths[key] = str(folder / f"{key}.wav")
             soundfile.write(paths[key], sound, 48_000, subtype="PCM_16")
-    return paths
+    return paths | {"lora.safetensors": tiny.lora(folder / "lora.safetensors")}
 
 
 @pytest.fixture
@@ -127,9 +131,11 @@ def latents(mode: type[SongRequest], recordings: dict[str, str], **values: Any) 
     """The latents of a song: what every knob acts on, without the second that decoding takes."""
     given = {**KNOBS_OF_ALL, **BASE[mode], **values}
     given |= {n: _admitted(recordings[given[n]]) for n in ("source_audio",) if given.get(n)}
-    request, _ = mode.parse(given).heard()
-    request, engine = request.planned(request.plan or Plan()), tiny.engine()
-    with torch.no_grad():
+    engine, stack = tiny.engine(), [{**entry, "file": recordings[entry["file"]]} for entry in given.get("loras", ())]
+    model = Model("tiny", lora_layouts.targets(engine.pipe.transformer.config))
+    request, _ = mode.parse(given | {"loras": lora_door.admitted(stack, model)}).heard()
+    request = request.planned(request.plan or Plan())
+    with torch.no_grad(), engine.adapters.attached(request.loras):
         return engine.denoise(engine.conditioner.score(request), request)
 
 

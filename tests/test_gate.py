@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import served
 import soundfile
+import tiny
 from gradio_client import Client, handle_file
 from gradio_client.client import Job
 from gradio_client.exceptions import AppError
@@ -27,6 +28,8 @@ from waiting import wait_until
 from zero_device import ZeroDevice
 
 from backend import ZERO_GPU_ERRORS
+from checkpoints import transformer_config
+from settings import CHECKPOINTS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ZeroGPU and its package are for Linux only")
 
@@ -293,6 +296,29 @@ def test_draft_crosses_the_gate_like_a_song(gate: Gate) -> None:
     assert (draft["prompt"], draft["lyrics"], draft["seed"]) == ("rain", "la", 131)
     assert gate.events("plan", seed=131)[0].pid != gate.studio.pid
     assert {"phase": "Writing", "step": 0, "of": 0} in job.outputs()
+
+
+def test_lora_crosses_as_a_path_and_is_read_in_the_worker(gate: Gate, tmp_path: Path) -> None:
+    demo = transformer_config(CHECKPOINTS["demo"])
+    stack = [{"file": handle_file(tiny.lora(tmp_path / f"{n}.safetensors", n, demo)), "strength": 0.5} for n in (1, 2)]
+    metadata = gate.ask("generate", prompt="tone", seed=141, duration_s=10, loras=stack).result(timeout=30)[1]
+
+    assert [(told["name"], told["modules"], told["strength"]) for told in metadata["loras"]] == [
+        ("1", 88, 0.5),
+        ("2", 88, 0.5),
+    ]
+    heard = gate.events("lora", seed=141)
+    assert [event.heard for event in heard] == [44, 44] and {event.pid for event in heard} == {gate.worker()}
+    assert gate.sing(seed=142)[1]["loras"] == [] and not gate.events("lora", seed=142)
+
+
+def test_lora_that_does_not_fit_costs_no_gpu_time(gate: Gate, tmp_path: Path) -> None:
+    stack = [{"file": handle_file(tiny.lora(tmp_path / "tiny.safetensors"))}]
+    with pytest.raises(AppError) as caught:
+        gate.ask("generate", prompt="tone", seed=151, duration_s=10, loras=stack).result(timeout=30)
+
+    assert "was made for another model, not for the demo model. Its layers are 32 wide" in str(caught.value)
+    assert not gate.events("song", seed=151)
 
 
 def test_engine_is_built_once_in_the_main_process_and_workers_reuse_it(gate: Gate) -> None:

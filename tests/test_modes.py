@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,13 +163,13 @@ def test_defaults_follow_the_checkpoint(monkeypatch: pytest.MonkeyPatch, model: 
 
 
 SIGNATURES = {
-    Generate: ("prompt lyrics duration_s instrumental", "retakes plan"),
-    Cover: ("source_audio reference_audio prompt lyrics cover_strength", "retakes plan"),
-    Extend: ("source_audio prompt lyrics extra_duration_s side context_s crossfade_s", "retakes plan"),
+    Generate: ("prompt lyrics duration_s instrumental", "retakes plan loras"),
+    Cover: ("source_audio reference_audio prompt lyrics cover_strength", "retakes plan loras"),
+    Extend: ("source_audio prompt lyrics extra_duration_s side context_s crossfade_s", "retakes plan loras"),
     Edit: (
         "source_audio sub_mode prompt source_caption source_lyrics target_lyrics regions repaint_mode repaint_strength "
         "n_min n_max n_avg",
-        "retakes plan keep_words",
+        "retakes plan loras keep_words",
     ),
 }
 
@@ -180,7 +181,9 @@ def test_the_endpoint_carries_the_controls_names_defaults_and_words(mode: type[S
     first, *others = names = [*before.split(), *KNOBS, *after.split()]
     assert list(parameters) == names == list(controls(mode))
     assert [n for n, p in parameters.items() if p.default is inspect.Parameter.empty] == [first]
-    given = modes.defaults(mode) | {n: list(k.default) for n, k in controls(mode).items() if k.kind == "pairs"}
+    given = modes.defaults(mode) | {
+        n: list(k.default) for n, k in controls(mode).items() if k.kind in ("pairs", "loras")
+    }
     assert {name: parameters[name].default for name in others} == {name: given[name] for name in others}
     assert parameters["guidance_scale"].default == 3.0 and parameters["bpm"].annotation == int | None
     assert call.__name__ == mode.mode and call.__doc__.startswith(inspect.getdoc(mode))
@@ -229,6 +232,9 @@ def test_a_file_is_known_by_its_place_in_the_upload_folder(upload: str) -> None:
     assert modes.uploaded({"path": upload}, k) == upload
     assert modes.uploaded(FileData(path=upload), k) == upload
     assert [modes.uploaded(nothing, k) for nothing in (None, "", {})] == [None] * 3
+    os.utime(upload, (0, 0))
+    modes.uploaded({"path": upload}, k)
+    assert Path(upload).stat().st_mtime > 0, "a file in use is not swept by its age"
     gone = upload.replace("song", "gone")
     assert modes.uploaded({"path": gone}, k) == gone, "that it is gone is said by whoever opens it"
 

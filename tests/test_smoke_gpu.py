@@ -52,6 +52,30 @@ def test_the_same_seed_is_the_same_song_on_the_gpu(engine) -> None:
     assert np.array_equal(first, second)
 
 
+def test_a_stack_of_loras_acts_leaves_nothing(engine, tmp_path, capsys) -> None:
+    from benchmarks.loras import BUDGET_MS, lora, milliseconds
+    from fields import Stacked
+    from lora_layouts import targets
+    from lora_stack import Model
+    from song import Generate
+
+    model = Model("this model", targets(engine.pipe.transformer.config))
+    stack = [{"lora": lora(tmp_path, model, 16, seed), "strength": 0.7} for seed in range(2)]
+    asked = {"prompt": "jazz", "duration_s": 10, "seed": 5, "inference_steps": 8}
+    plain, stacked = Generate.parse(asked), Generate.parse({**asked, "loras": stack})
+    before = engine.sing(plain).samples
+    assert not np.array_equal(engine.sing(stacked).samples, before)
+    assert np.array_equal(engine.sing(plain).samples, before)
+
+    def apply() -> None:
+        with engine.adapters.attached([Stacked(**entry) for entry in stack]):
+            pass
+
+    again = min(milliseconds(apply, engine.sync) for _ in range(5))
+    with capsys.disabled():
+        print(f"\nunchanged stack applied in {again:.1f} ms of {BUDGET_MS}")
+
+
 def test_our_loop_equals_the_stock_one_in_bfloat16(engine) -> None:
     from benchmarks.song import request, stock
 

@@ -7,10 +7,14 @@ differs from `hidden_size`, as in XL.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
 import ace_pipeline
+import lora_layouts
 import random_checkpoint
 from settings import Checkpoint
 
@@ -90,6 +94,19 @@ def pipeline(dtype: torch.dtype = torch.float32, seed: int = 0):
     with torch.no_grad():
         pipe.vae.encoder.conv2.weight_g.mul_(50)
     return pipe
+
+
+def lora(path: Path, seed: int = 0, config: Mapping[str, Any] = TINY["transformer"]) -> str:
+    """A LoRA file for attention and MLP of the tiny model, or of another, loud enough to be heard."""
+    from safetensors.torch import save_file
+
+    generator, tensors = torch.Generator().manual_seed(seed), {}
+    for module, (out, wide) in lora_layouts.targets(config).items():
+        if module.startswith("layers."):
+            tensors[f"{module}.lora_A.weight"] = torch.randn(2, wide, generator=generator) * 0.3
+            tensors[f"{module}.lora_B.weight"] = torch.randn(out, 2, generator=generator) * 0.3
+    save_file(tensors, path)
+    return str(path)
 
 
 @functools.cache
