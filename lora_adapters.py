@@ -1,15 +1,16 @@
 """LoRAs beside the transformer's own weights, by diffusers and PEFT: attached for one song, detached after it.
 
-What has been loaded stays in memory, switched off, so that the next song with it begins at once. A song without LoRAs hears
-the model's own weights bit for bit.
+What has been loaded stays in memory, out of the transformer, so that the next song with it begins at once. Between songs, and in
+a song without LoRAs, the transformer consists of its own modules alone.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lora_stack
@@ -25,12 +26,26 @@ log = logging.getLogger("ace.lora")
 KEPT_MAX_BYTES = 2**30  # of LoRAs in memory that the song at hand does not use
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where PEFT's layer stands around one of the transformer's own modules."""
+
+    parent: Any
+    name: str
+    layer: Any  # a BaseTunerLayer: the module with its adapters
+
+    def fill(self, module: Any) -> None:
+        """Put a module there."""
+        setattr(self.parent, self.name, module)
+
+
 class Adapters:
     """The LoRAs of one pipeline, by `Lora.key`. Not thread-safe: one song at a time, as the engine."""
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
         self.loaded: dict[str, int] = {}  # bytes by key, the least lately used first
+        self.places: dict[str, Place] = {}  # by the module's name
 
     @contextmanager
     def attached(self, stack: Sequence[Stacked]) -> Iterator[None]:
@@ -39,25 +54,46 @@ class Adapters:
         One of strength 0 is left out: adding nothing would still turn -0.0 into 0.0. Raises LoraError when a file is gone,
         EngineRefused when a LoRA changes nothing; whatever happens, nothing stays attached.
         """
-        heard = [stacked for stacked in stack if stacked.strength]
-        if not heard:
-            yield
-            return
-        keys = [stacked.lora.key for stacked in heard]
+        heard = {stacked.lora.key: stacked for stacked in stack if stacked.strength}
         try:
-            for stacked in heard:
+            for key, stacked in heard.items():
                 self._load(stacked.lora)
-                self.loaded[stacked.lora.key] = self.loaded.pop(stacked.lora.key)  # the latest used
-            self.pipe.enable_lora()
-            self.pipe.set_adapters(keys, [stacked.strength for stacked in heard])
+                self.loaded[key] = self.loaded.pop(key)  # the latest used
+            self._play({key: stacked.strength for key, stacked in heard.items()})
             yield
         finally:
-            if self.loaded:
-                self.pipe.disable_lora()
-            self._forget(keys)
+            self._play({})
+            self._forget(heard)
+
+    def _play(self, strengths: Mapping[str, float]) -> None:
+        """Let the transformer hear these adapters: their layers where they have any, elsewhere its own modules."""
+        for place in self.places.values():
+            if any(key in place.layer.lora_A for key in strengths):
+                place.layer.set_adapter(list(strengths))
+                for key, strength in strengths.items():
+                    place.layer.set_scale(key, strength)
+                place.fill(place.layer)
+            else:
+                place.fill(place.layer.base_layer)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """While the block runs, every layer of PEFT's stands in its place, so that adapters can come and go."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for place in self.places.values():
+            place.fill(place.layer)
+        try:
+            yield
+        finally:
+            modules = dict(self.pipe.transformer.named_modules())
+            layers = {name: layer for name, layer in modules.items() if isinstance(layer, BaseTunerLayer)}
+            split = {name: name.rpartition(".") for name in layers}
+            self.places = {name: Place(modules[split[name][0]], split[name][2], layers[name]) for name in layers}
+            self._play({})
 
     def _load(self, lora: Lora) -> None:
-        """Put a LoRA beside the weights, switched off, unless it is there; then see that it acts."""
+        """Put a LoRA beside the weights, unless it is there, and see that it acts."""
         import torch
         from peft.utils.error import NoMatchingPeftModuleError
 
@@ -69,7 +105,7 @@ class Adapters:
             for factor, numbers in (("A", a), ("B", b)):
                 tensors[f"transformer.{module}.lora_{factor}.weight"] = torch.from_numpy(numbers).to(device, dtype)
         try:
-            with warnings.catch_warnings(), suppress(NoMatchingPeftModuleError):  # which is said below
+            with self._opened(), warnings.catch_warnings(), suppress(NoMatchingPeftModuleError):  # which is said below
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several at once are the point
                 self.pipe.load_lora_weights(tensors, adapter_name=lora.key)
             self.loaded[lora.key] = sum(t.numel() * t.element_size() for t in tensors.values())
@@ -81,23 +117,18 @@ class Adapters:
     def _see_it_act(self, lora: Lora) -> None:
         """Raise EngineRefused unless every module of the LoRA holds it, and one at least sounds different with it."""
         import torch
-        from peft.tuners.tuners_utils import BaseTunerLayer
 
-        layers = {n: m for n, m in self.pipe.transformer.named_modules() if isinstance(m, BaseTunerLayer)}
-        missing = [name for name in lora.scales if lora.key not in getattr(layers.get(name), "lora_A", ())]
-        changed = 0
+        layers = [self.places[name].layer for name in lora.scales if name in self.places]
+        layers = [layer for layer in layers if lora.key in layer.lora_A]
+        missing, changed, generator = len(lora.scales) - len(layers), 0, torch.Generator().manual_seed(0)
         if not missing:
-            generator = torch.Generator().manual_seed(0)
-            for name in lora.scales:
-                changed += _differs(layers[name], lora.key, generator)
+            changed = sum(_differs(layer, lora.key, generator) for layer in layers)
         log.info("%s: rank %d, %d modules, %d act", lora.name, lora.rank, len(lora.scales), changed)
         if not changed:
-            reason = (
-                f"{len(missing)} of its {len(lora.scales)} modules did not take it" if missing else "it acts nowhere"
-            )
+            reason = f"{missing} of its {len(lora.scales)} modules did not take it" if missing else "it acts nowhere"
             raise EngineRefused(f"{lora.name} has no effect on this model: {reason}.", "Remove it from the stack.")
 
-    def _forget(self, used: Sequence[str]) -> None:
+    def _forget(self, used: Collection[str]) -> None:
         """Delete the longest unused until the others are within KEPT_MAX_BYTES."""
         for key in [key for key in self.loaded if key not in used]:
             if sum(size for other, size in self.loaded.items() if other not in used) <= KEPT_MAX_BYTES:
@@ -105,26 +136,21 @@ class Adapters:
             self._delete(key)
 
     def _delete(self, key: str) -> None:
-        """Take a LoRA out of memory; with the last one the transformer is again what it was."""
+        """Take a LoRA out of memory; with the last one nothing of PEFT's is left."""
         self.loaded.pop(key, None)
-        if not self.loaded:
-            self.pipe.unload_lora_weights()
-        elif key in getattr(self.pipe.transformer, "peft_config", {}):
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Adapter .* was active")  # each song says which are
+        with self._opened(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Adapter .* was active")  # each song says which are
+            if not self.loaded:
+                self.pipe.unload_lora_weights()
+            elif key in getattr(self.pipe.transformer, "peft_config", {}):
                 self.pipe.delete_adapters(key)
 
 
-def _differs(layer: torch.nn.Module, key: str, generator: torch.Generator) -> bool:
+def _differs(layer: Any, key: str, generator: torch.Generator) -> bool:
     """Whether a module answers otherwise with an adapter than without."""
     import torch
 
     weight = layer.base_layer.weight
     heard = torch.randn(1, weight.shape[1], generator=generator).to(weight.device, weight.dtype)
-    layer.enable_adapters(False)
-    without = layer(heard)
-    layer.enable_adapters(True)
     layer.set_adapter([key])
-    differs = not torch.equal(layer(heard), without)
-    layer.enable_adapters(False)
-    return differs
+    return not torch.equal(layer(heard), layer.base_layer(heard))

@@ -14,9 +14,22 @@ import ace_pipeline
 import random_checkpoint
 from conditioning import TEXT_TOKENS, Words
 from errors import BadOutput, Stopped
+from lora_layouts import targets
+from lora_stack import Model, admit
+from plans import Plan
+from remakes import Cover, Edit, Extend
 from song import Generate
-from sound import Progress
+from sound import AudioClip, Progress
 
+SONG = torch.sin(torch.arange(7 * 48_000) / 20).repeat(2, 1).numpy() * np.float32(0.3)
+CLIP, LONG = (AudioClip(SONG[:, : seconds * 48_000], {}) for seconds in (2, 7))
+MODES = {
+    "generate": (Generate, {"lyrics": "[verse]\nla", "duration_s": 10}),
+    "cover": (Cover, {"source_audio": CLIP, "lyrics": "[verse]\nla"}),
+    "extend": (Extend, {"source_audio": LONG, "extra_duration_s": 5, "context_s": 5}),
+    "repaint": (Edit, {"source_audio": CLIP, "target_lyrics": "ah", "regions": [[0.5, 1.2]]}),
+    "morph": (Edit, {"source_audio": CLIP, "sub_mode": "flow_edit", "source_caption": "drums"}),
+}
 BASE = {"prompt": "slow piano", "lyrics": "[verse]\nla la la", "duration_s": 10, "seed": 11, "inference_steps": 8}
 
 
@@ -197,3 +210,20 @@ def test_the_random_xl_architecture_has_the_published_size() -> None:
 def test_random_weights_follow_their_seed() -> None:
     first, again, other = (tiny.pipeline(seed=s).transformer.proj_in_conv.weight for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_sings_with_loras_and_the_next_song_is_without(engine, mode, tmp_path) -> None:
+    model = Model("tiny", targets(engine.pipe.transformer.config))
+    stack = [{"lora": admit(tiny.lora(tmp_path / "warm.safetensors"), model), "strength": 0.9}]
+    parse, values = MODES[mode][0].parse, {"prompt": "fast drums", "seed": 3, "inference_steps": 8, **MODES[mode][1]}
+    events, songs = [], []
+    for loras in ((), stack, ()):
+        request, _ = parse({**values, "loras": loras}).heard()
+        songs.append(engine.sing(request.planned(Plan()), events.append))
+    before, stacked, after = songs
+    assert np.isfinite(stacked.samples).all() and np.abs(before.samples - stacked.samples).max() > 1e-6
+    assert np.array_equal(after.samples, before.samples)
+    assert "loras_s" not in before.timings and stacked.timings["loras_s"] >= 0
+    told = [event.phase for event in events if event.phase in ("Attaching the LoRAs", "Decoding")]
+    assert told == ["Decoding", "Attaching the LoRAs", "Decoding", "Decoding"]
