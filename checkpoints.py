@@ -13,6 +13,7 @@ from errors import EngineMissing, in_our_words, out_of_memory
 from random_checkpoint import XL_SFT, build
 from settings import DEMO_FOLDER, Checkpoint, PlannerRow, read
 
+GIB = 2**30
 XL = ("xl-sft", "xl-turbo")  # one architecture
 
 log = logging.getLogger("ace.checkpoints")
@@ -42,6 +43,33 @@ def dtype_for(on: str) -> Any:
         except (RuntimeError, TypeError):
             return torch.float32
     return torch.float32 if on == "cpu" else torch.bfloat16
+
+
+def free_gib(on: str) -> float:
+    """Free memory of a device."""
+    if read().zero_gpu:  # its GPU is emulated until a worker is forked, and large enough
+        return float("inf")
+    if on == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0] / GIB
+    import psutil
+
+    return psutil.virtual_memory().available / GIB
+
+
+def folder(source: str, revision: str | None, within: str = "") -> Path:
+    """Where the files of a language model are, fetched if need be: safetensors and text files alone.
+
+    `source` is a folder, or a Hub id with the folder `within` it.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    start = f"{within}/" if within else ""
+    wanted = [f"{start}{kind}" for kind in ("*.json", "*.txt", "*.jinja", "*.safetensors")]
+    return Path(snapshot_download(source, revision=revision, allow_patterns=wanted)) / within
 
 
 def pipeline(checkpoint: Checkpoint, on: str) -> Any:

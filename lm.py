@@ -1,4 +1,4 @@
-"""What the planner asks of a language model, whichever library runs it: `lm_torch.py` or `lm_mlx.py`.
+"""What the planner and the lyrics ask of a language model, whichever library runs it: `lm_torch.py` or `lm_mlx.py`.
 
 Chance comes from outside as numbers in [0, 1), one for each token, so that a seed means the same on every machine, and a
 token is found from its number on the device.
@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from errors import BadOutput
+
 BEAT = 16  # codes between two words to the listener, who may stop the song by raising
+NO_CODES = "Try another seed, or turn thinking off."
+
+
+def lost(hint: str = "Try another seed.") -> BadOutput:
+    """What is said of numbers that are not finite."""
+    return BadOutput("The language model lost its way (numbers that are not finite).", hint)
 
 
 @dataclass(frozen=True)
@@ -49,18 +57,28 @@ class Text(Protocol):
     def feed(self, ids: Sequence[int]) -> None:
         """Read these tokens, one or more. Raises ValueError where there is no room for them."""
 
-    def pick(self, among: Sequence[int] | str, how: Sampling, chance: float) -> int:
-        """The next token: one of these ids, or of the mask of that name. It is not read yet.
+    def pick(self, among: Sequence[int] | str, how: Sampling, chance: float, barred: Sequence[int] = ()) -> int:
+        """The next token: one of these ids, or of the mask of that name, none of `barred`. It is not read yet.
 
         Raises BadOutput when its logits are not finite.
         """
 
+    def mark(self) -> Any:
+        """Where the text stands now, for `back`."""
 
-class LM(Protocol):
+    def back(self, mark: Any) -> None:
+        """Forget what was read after `mark`."""
+
+
+class Speaker(Protocol):
     """A causal language model on its device, kept from request to request and without memory of any. One at a time."""
 
     def text(self, prompt: Sequence[int], room: int) -> Text:
         """A prompt read, with room for so many tokens more."""
+
+
+class LM(Speaker, Protocol):
+    """One that writes audio codes, too."""
 
     def codes(self, asked: CodesAsked, on_step: Callable[[int], None]) -> list[int]:
         """The codes. `on_step(done)` is called after every BEAT codes, not after a last few; what it raises ends the work.

@@ -1,4 +1,4 @@
-"""The planner's language model on Apple silicon: MLX. The contract stands in `lm.py`.
+"""Language models on Apple silicon: MLX. The contract stands in `lm.py`.
 
 MLX is lazy, and a stream belongs to the thread that made it: what one thread leaves unevaluated, no other can compute. So
 all that is kept from request to request is evaluated where it is made, and the rest ends with its request.
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from errors import BadOutput
-from lm import BEAT, CodesAsked, Sampling
+from lm import BEAT, NO_CODES, CodesAsked, Sampling, lost
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
+CHUNK = 512  # tokens of a prompt read at once
 TIDY = 256  # codes between two times that MLX hands back its spare memory, a multiple of BEAT; mlx-lm does as much
 
 
@@ -53,6 +53,22 @@ def _prefixed(name: str) -> str:
     return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
 
 
+def load_any(folder: Path) -> Any:
+    """Any model that mlx-lm knows, in the precision of its files: four bits, if it was made so. Raises what mlx-lm raises."""
+    import mlx.core as mx
+    from mlx_lm.utils import load_model
+
+    mx.disable_compile()  # as in `load`
+    # transformers 5 names RoPE otherwise than mlx-lm reads it, which would go on with a wrong one and not say so.
+    rope = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("rope_parameters")
+    scaling = None if not rope or rope["rope_type"] == "default" else rope
+    own = {"rope_theta": rope["rope_theta"], "rope_scaling": scaling} if rope else {}
+    model = load_model(folder, model_config=own)[0]
+    # Not the parameters alone: what a module has computed for itself is lazy, too, and bound to this thread.
+    mx.eval([part for module in model.modules() for part in module.values() if isinstance(part, mx.array)])
+    return model
+
+
 def draw(z: mx.array, how: Sampling, chance: mx.array | float) -> mx.array:
     """The place (int32 []) that a chance in [0, 1) takes among float32 logits [n], -inf where forbidden."""
     import mlx.core as mx
@@ -83,6 +99,17 @@ class Reader:
         """Read these tokens, int32 [n]. The body alone: the head over the whole vocabulary is not computed."""
         self._state = self._body(ids[None], cache=self._cache)[0, -1]
 
+    def mark(self) -> tuple[int, mx.array]:
+        """How much was read, and what the model thinks there."""
+        return self._cache[0].offset, self._state
+
+    def back(self, mark: tuple[int, mx.array]) -> None:
+        """Forget what was read after `mark`."""
+        from mlx_lm.models.cache import trim_prompt_cache
+
+        offset, self._state = mark
+        trim_prompt_cache(self._cache, self._cache[0].offset - offset)
+
     def start(self) -> None:
         """Compute what was read without waiting for it."""
         import mlx.core as mx
@@ -94,6 +121,12 @@ class Reader:
         import mlx.core as mx
 
         return (self._state @ rows.T).astype(mx.float32)
+
+    def asked(self, head: Callable[[mx.array], mx.array]) -> mx.array:
+        """What a head makes of it: float32 [n]."""
+        import mlx.core as mx
+
+        return head(self._state[None])[0].astype(mx.float32)
 
 
 class MlxText:
@@ -108,19 +141,32 @@ class MlxText:
         self._reader.read(_ids(ids))
         self._reader.start()
 
-    def pick(self, among: Sequence[int] | str, how: Sampling, chance: float) -> int:
+    def pick(self, among: Sequence[int] | str, how: Sampling, chance: float, barred: Sequence[int] = ()) -> int:
         """The next token. Raises BadOutput when its logits are not finite."""
-        import mlx.core as mx
+        named = isinstance(among, str)
+        rows = self._table[: self._masks[among].size] if named else self._table[_ids(among)]
+        return _picked(self._reader.logits(rows), among, self._masks, (how, chance, barred))
 
-        if isinstance(among, str):
-            mask = self._masks[among]
-            z = self._reader.logits(self._table[: mask.size])
-            place = draw(mx.where(mask, z, -mx.inf), how, chance)
-        else:
-            z = self._reader.logits(self._table[_ids(among)])
-            place = draw(z, how, chance)
-        (found,) = _heard([place], mx.isfinite(z).all())
-        return found if isinstance(among, str) else int(among[found])
+    def mark(self) -> tuple[int, mx.array]:
+        """Where the text stands now, for `back`."""
+        return self._reader.mark()
+
+    def back(self, mark: tuple[int, mx.array]) -> None:
+        """Forget what was read after `mark`."""
+        self._reader.back(mark)
+
+
+def _picked(z: mx.array, among: Sequence[int] | str, masks: Mapping[str, mx.array], draws: tuple) -> int:
+    """The token drawn from the logits of a mask's tokens, or of these ids; `draws` are sampling, chance, barred tokens."""
+    import mlx.core as mx
+
+    how, chance, barred = draws
+    named = isinstance(among, str)
+    open_ = mx.where(masks[among], z, -mx.inf) if named else mx.array(z)
+    if barred:
+        open_[_ids(barred if named else [among.index(i) for i in barred])] = -mx.inf
+    (found,) = _heard([draw(open_, how, chance)], mx.isfinite(z).all(), "Try another seed.")
+    return found if named else int(among[found])
 
 
 class MlxLM:
@@ -182,6 +228,66 @@ class MlxLM:
         return done + _heard(beat, fine)
 
 
+class MlxSpeaker:
+    """The `Speaker` of lm.py over a model of `load_any`. Made in one thread, it may be used in others, one at a time.
+
+    `masks`: as of `MlxLM`, as long as the model's head has rows.
+    """
+
+    def __init__(self, model: Any, masks: Mapping[str, np.ndarray]) -> None:
+        import mlx.core as mx
+
+        self._model = model
+        self._masks = {name: mx.array(mask) for name, mask in masks.items()}
+        mx.eval(self._masks)
+
+    def text(self, prompt: Sequence[int], room: int) -> MlxSpeech:
+        """A prompt read. MLX's caches grow as they must, so `room` makes no difference."""
+        return MlxSpeech(self._model, prompt, self._masks)
+
+
+class MlxSpeech:
+    """The `Text` of lm.py over the whole model, its head included, which may be quantised.
+
+    It has a stream of its own: one that another thread made cannot be waited for here.
+    """
+
+    def __init__(self, model: Any, prompt: Sequence[int], masks: Mapping[str, mx.array]) -> None:
+        import mlx.core as mx
+
+        self._masks, self._stream = masks, mx.new_stream(mx.default_device())
+        self._head = model.model.embed_tokens.as_linear if model.args.tie_word_embeddings else model.lm_head
+        with mx.stream(self._stream):
+            self._reader = Reader(model, prompt[:CHUNK])
+        for begin in range(CHUNK, len(prompt), CHUNK):
+            self.feed(prompt[begin : begin + CHUNK])
+
+    def feed(self, ids: Sequence[int]) -> None:
+        """Read these tokens, one or more."""
+        import mlx.core as mx
+
+        with mx.stream(self._stream):
+            self._reader.read(_ids(ids))
+            self._reader.start()
+
+    def pick(self, among: Sequence[int] | str, how: Sampling, chance: float, barred: Sequence[int] = ()) -> int:
+        """The next token. Raises BadOutput when its logits are not finite."""
+        import mlx.core as mx
+
+        with mx.stream(self._stream):
+            z = self._reader.asked(self._head)
+            named = isinstance(among, str)
+            return _picked(z if named else z[_ids(among)], among, self._masks, (how, chance, barred))
+
+    def mark(self) -> tuple[int, mx.array]:
+        """Where the text stands now, for `back`."""
+        return self._reader.mark()
+
+    def back(self, mark: tuple[int, mx.array]) -> None:
+        """Forget what was read after `mark`."""
+        self._reader.back(mark)
+
+
 def _ids(ids: Sequence[int]) -> mx.array:
     """Tokens as int32 [n]: gathering by 64-bit numbers has crashed Metal."""
     import mlx.core as mx
@@ -189,13 +295,11 @@ def _ids(ids: Sequence[int]) -> mx.array:
     return mx.array(np.asarray(ids, np.int32))
 
 
-def _heard(places: list[mx.array], fine: mx.array) -> list[int]:
+def _heard(places: list[mx.array], fine: mx.array, hint: str = NO_CODES) -> list[int]:
     """The numbers of int32 [] arrays, waited for. Raises BadOutput unless `fine` (bool [])."""
     import mlx.core as mx
 
     mx.eval(places, fine)
     if not fine.item():
-        raise BadOutput(
-            "The planner lost its way (numbers that are not finite).", "Try another seed, or turn thinking off."
-        )
+        raise lost(hint)
     return [place.item() for place in places]

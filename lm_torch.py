@@ -1,4 +1,4 @@
-"""The planner's language model on torch: CUDA, Apple's MPS, CPU. The contract stands in `lm.py`.
+"""A language model on torch: CUDA, Apple's MPS, CPU. The contract stands in `lm.py`.
 
 On CUDA a whole step (both prompts, guidance, the draw) is one captured graph, in which nothing waits for the host.
 On other devices the very same step runs eagerly.
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from errors import BadOutput
-from lm import BEAT, CodesAsked, Sampling
-from qwen3 import Body, Cache
+from causal_lm import Body, Cache
+from lm import BEAT, NO_CODES, CodesAsked, Sampling, lost
 
 if TYPE_CHECKING:
     import torch
@@ -67,12 +66,6 @@ def _pick(logits: torch.Tensor, chance: torch.Tensor, knobs: _Knobs) -> torch.Te
     return order.gather(0, torch.minimum(place, last))  # by gather: an index on the device would wait for the host
 
 
-def _lost() -> BadOutput:
-    return BadOutput(
-        "The planner lost its way (numbers that are not finite).", "Try another seed, or turn thinking off."
-    )
-
-
 @dataclass
 class TorchText:
     """The `Text` of lm.py: one row, run eagerly."""
@@ -96,22 +89,32 @@ class TorchText:
             self.state = self.body.read(self.cache, tokens, columns)
             self.read += tokens.shape[1]
 
-    def pick(self, among: Sequence[int] | str, how: Sampling, chance: float) -> int:
+    def mark(self) -> tuple[int, torch.Tensor]:
+        """Where the text stands now, for `back`."""
+        return self.read, self.state
+
+    def back(self, mark: tuple[int, torch.Tensor]) -> None:
+        """Forget what was read after `mark`: the columns after it are masked until they are written anew."""
+        self.read, self.state = mark
+
+    def pick(self, among: Sequence[int] | str, how: Sampling, chance: float, barred: Sequence[int] = ()) -> int:
         """The next token. Raises BadOutput when its logits are not finite."""
         import torch
 
-        table = self.body.table
+        head = self.body.head
         named = isinstance(among, str)
-        rows = table[: len(self.masks[among])] if named else table[self.body.ids(among)]
+        rows = head[: len(self.masks[among])] if named else head[self.body.ids(among)]
         z = self.body.logits(self.state, rows)[0]
         finite = z.isfinite().all().view(1)
         if named:
             z = z.masked_fill(~self.masks[among], -torch.inf)
+        if barred:
+            z[self.body.ids(barred if named else [among.index(i) for i in barred])] = -torch.inf
         knobs = _numbers(how, 1.0, z.device)
         place = _pick(z, knobs.new_tensor([chance]), _Knobs(*knobs))
         found, fine = torch.cat([place, finite.long()]).tolist()  # the only wait
         if not fine:
-            raise _lost()
+            raise lost()
         return found if named else int(among[found])
 
 
@@ -124,7 +127,7 @@ class _Codes:
     def __init__(self, body: Body, rows: int, length: int, span: tuple[int, int]) -> None:
         self.shape = (rows, length, span)
         self.body, self.rows, self.first = body, rows, span[0]
-        self.head = body.table[span[0] : sum(span)]
+        self.head = body.head[span[0] : sum(span)]
         self.cache = Cache(body, rows, length)
         self.knobs = _numbers(Sampling(), 1.0, body.table.device)
         self.chances = self.knobs.new_zeros(length)
@@ -196,7 +199,7 @@ class _Codes:
 
 
 class TorchLM:
-    """The `LM` of lm.py over the weights of a Qwen3ForCausalLM, on its device and in its dtype. One request at a time.
+    """The `LM` of lm.py over the weights of a model that `causal_lm.Body` reads, on its device and in its dtype. One request at a time.
 
     The model keeps working: its matrices become views of ours. `masks`: names and bool [n] over the first n tokens,
     True = allowed, for `Text.pick`. `capture`: whether the step is captured in a graph, which only CUDA can.
@@ -229,7 +232,7 @@ class TorchLM:
             step()
             if done % BEAT == 0 or done == n:
                 if not codes.finite.item():  # waits for the device, so that what the listener hears is true
-                    raise _lost()
+                    raise lost(NO_CODES)
                 if done % BEAT == 0:
                     on_step(done)
         return codes.codes[:n].tolist()

@@ -16,10 +16,9 @@ from errors import EngineMissing
 from lm import LM
 from planner import Planner
 from plans import CODE_COUNT
-from settings import PlannerRow, read
+from settings import PlannerRow
 from vocabulary import QWEN_FIRST_CODE, Vocabulary, is_qwen
 
-GIB = 2**30
 BESIDE_GIB = 1.0  # of a planner: cache, the buffers of a prompt
 SONG_GIB = 4.5  # of a song on a GPU, beside the weights
 
@@ -34,7 +33,7 @@ def load(row: PlannerRow, on: str, tokenizer: Any) -> Planner:
         if row.random:
             vocabulary = Vocabulary.qwen(tokenizer)
             return Planner(_random(row, on, vocabulary.masks), vocabulary, row.key)
-        folder = _folder(row)
+        folder = checkpoints.folder(row.source, row.revision, row.folder)
         vocabulary = _vocabulary(folder, tokenizer)
         return Planner(_model(folder, on, vocabulary.masks), vocabulary, row.key)
     except Exception as error:
@@ -42,37 +41,13 @@ def load(row: PlannerRow, on: str, tokenizer: Any) -> Planner:
 
 
 def _room(row: PlannerRow, on: str) -> None:
-    needs = row.size_gb * 1e9 / GIB + BESIDE_GIB + (0 if on == "cpu" else SONG_GIB)
-    free = _free_gib(on)
+    needs = row.size_gb * 1e9 / checkpoints.GIB + BESIDE_GIB + (0 if on == "cpu" else SONG_GIB)
+    free = checkpoints.free_gib(on)
     if row.size_gb and free < needs:
         raise EngineMissing(
             f"There is no room for {row.name}: beside the song model it needs {needs:.1f} GiB, {free:.1f} are free.",
             "ACE_PLANNER=0.6B is the smallest, ACE_PLANNER=none does without.",
         )
-
-
-def _free_gib(on: str) -> float:
-    """Free memory of a device."""
-    if read().zero_gpu:  # its GPU is emulated until a worker is forked, and large enough
-        return float("inf")
-    if on == "cuda":
-        import torch
-
-        return torch.cuda.mem_get_info()[0] / GIB
-    import psutil
-
-    return psutil.virtual_memory().available / GIB
-
-
-def _folder(row: PlannerRow) -> Path:
-    """Where the planner's files are, fetched if need be: safetensors and text files alone."""
-    if Path(row.source).is_dir():
-        return Path(row.source)
-    from huggingface_hub import snapshot_download
-
-    within = f"{row.folder}/" if row.folder else ""
-    wanted = [f"{within}{kind}" for kind in ("*.json", "*.txt", "*.safetensors")]
-    return Path(snapshot_download(row.source, revision=row.revision, allow_patterns=wanted)) / row.folder
 
 
 def _vocabulary(folder: Path, tokenizer: Any) -> Vocabulary:
@@ -108,7 +83,7 @@ def _model(folder: Path, on: str, masks: Mapping[str, np.ndarray]) -> LM:
 
 def _random(row: PlannerRow, on: str, masks: Mapping[str, np.ndarray]) -> LM:
     import lm_torch
-    from qwen3 import random_model
+    from causal_lm import random_model
 
     return lm_torch.TorchLM(random_model(row.key.partition(":")[2], on, _dtype(on)), masks)
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.song import machine, peak_gib
+from causal_lm import QWEN2, SIZES, random_model
 from lm import CodesAsked, Sampling
 from lm_torch import TorchLM
-from qwen3 import SIZES, random_model
 
 FIRST, CODES, PER_SECOND = 151_669, 64_000, 5
 PROMPT, NEGATIVE = 650, 33  # tokens, as of full lyrics
@@ -126,7 +126,7 @@ def main() -> None:
     from checkpoints import device as best
 
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--size", choices=SIZES, default="1.7B")
+    options.add_argument("--size", choices=[size for size in SIZES if size not in QWEN2], default="1.7B")
     options.add_argument("--seconds", type=float, nargs="+", default=[60, 240], help="lengths of song")
     options.add_argument("--device", default=None, help="cuda, mps or cpu; else the best there is")
     options.add_argument("--runs", type=int, default=3, help="runs per figure")

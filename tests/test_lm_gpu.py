@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from causal_lm import random_model
 from errors import BadOutput, Stopped
 from lm import BEAT, CodesAsked, Sampling
 from lm_torch import TorchLM
-from qwen3 import random_model
 
 FIRST, SIZE = 151_669, 64_000
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]

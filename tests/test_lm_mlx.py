@@ -342,7 +342,7 @@ def test_numbers_that_are_not_finite_are_told(folder: Path, poison: float, n: in
         with pytest.raises(BadOutput) as told:
             broken.codes(asked(n, how), heard.append)
         assert str(told.value) == (
-            "The planner lost its way (numbers that are not finite). Try another seed, or turn thinking off."
+            "The language model lost its way (numbers that are not finite). Try another seed, or turn thinking off."
         )
         for among in ("even", [1, 2, 3]):
             with pytest.raises(BadOutput):

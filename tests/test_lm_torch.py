@@ -12,13 +12,13 @@ import tiny_planner
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_qwen3 import FIRST, LONG, SHORT, changed, stock
+from test_causal_lm import FIRST, LONG, SHORT, changed, stock
 
 import lm_torch
+from causal_lm import random_model
 from errors import BadOutput, Stopped
 from lm import BEAT, CodesAsked, Sampling
 from lm_torch import CHUNK, TorchLM
-from qwen3 import random_model
 
 GREEDY = Sampling(temperature=0.0)
 

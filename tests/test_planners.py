@@ -13,6 +13,7 @@ import tiny_planner
 from test_planner import ask, same
 from test_vocabulary import demo
 
+import checkpoints
 import planners
 from errors import EngineMissing, OutOfMemory
 from lm import CodesAsked
@@ -35,7 +36,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small planner with the published ids, without a tokenizer of its own."""
     import torch
 
-    from qwen3 import random_model
+    from causal_lm import random_model
 
     folder = tmp_path_factory.mktemp("published")
     random_model("tiny", "cpu", torch.float32).save_pretrained(folder)
@@ -151,7 +152,7 @@ SENTENCES = {
 
 @pytest.mark.parametrize("key", SENTENCES)
 def test_without_a_network_the_command_that_fetches_it_is_named(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planners, "_free_gib", lambda on: 99.0)
+    monkeypatch.setattr(checkpoints, "free_gib", lambda on: 99.0)
     assert refused(PLANNERS[key]) == SENTENCES[key]
 
 
@@ -186,7 +187,7 @@ def test_of_a_repository_only_what_is_needed_is_fetched_and_no_pickle(
 
 @pytest.mark.parametrize("on, needs", [("cpu", "2.2"), ("cuda", "6.7"), ("mps", "6.7")])
 def test_where_there_is_no_room_both_sizes_are_named(on: str, needs: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planners, "_free_gib", lambda where: 1.0 if where == on else 99.0)
+    monkeypatch.setattr(checkpoints, "free_gib", lambda where: 1.0 if where == on else 99.0)
     with pytest.raises(EngineMissing) as missing:
         planners.load(PLANNERS["0.6B"], on, demo())
     assert str(missing.value) == (
@@ -196,7 +197,7 @@ def test_where_there_is_no_room_both_sizes_are_named(on: str, needs: str, monkey
 
 
 def test_a_folder_of_unknown_size_is_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planners, "_free_gib", lambda on: 0.0)
+    monkeypatch.setattr(checkpoints, "free_gib", lambda on: 0.0)
     assert planners.load(row_of(folder), "cpu", demo()).lm
 
 
@@ -205,11 +206,11 @@ def test_free_memory_is_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5 * 2**30, 80 * 2**30))
-    assert planners._free_gib("cuda") == 5.0
+    assert checkpoints.free_gib("cuda") == 5.0
     for on in ("cpu", "mps"):
-        assert 0 < planners._free_gib(on) < psutil.virtual_memory().total / 2**30
+        assert 0 < checkpoints.free_gib(on) < psutil.virtual_memory().total / 2**30
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert planners._free_gib("cuda") == float("inf")
+    assert checkpoints.free_gib("cuda") == float("inf")
 
 
 def test_memory_that_runs_out_is_no_missing_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

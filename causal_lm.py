@@ -1,4 +1,4 @@
-"""The planner's network on torch: Qwen3 over the weights of transformers' class, with a forward made for one new token.
+"""A causal language model on torch: the weights of transformers' Qwen2, Qwen3 or Llama, a forward made for one new token.
 
 A new token reads every weight once, so its floor is the memory's bandwidth. transformers' forward starts some 65
 kernels a layer for it, this one about 20. The same forward reads prompts. It never waits for the host, so that a CUDA
@@ -26,6 +26,7 @@ _FAMILY: dict[str, Any] = dict(
     bos_token_id=None,
 )
 # The published planners as arguments of Qwen3Config; `tiny` has their vocabulary and nothing else, for rehearsals.
+# `7B` is Qwen 2.5, as arguments of Qwen2Config.
 SIZES: dict[str, dict[str, Any]] = {
     "0.6B": _FAMILY | dict(hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16),
     "1.7B": _FAMILY | dict(hidden_size=2048, intermediate_size=6144, num_hidden_layers=28, num_attention_heads=16),
@@ -33,34 +34,44 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": _FAMILY
     | dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
     | dict(num_key_value_heads=2, head_dim=16),
+    "7B": _FAMILY
+    | dict(hidden_size=3584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28)
+    | dict(vocab_size=152_064, num_key_value_heads=4, tie_word_embeddings=False, max_position_embeddings=32_768),
 }
+QWEN2 = ("7B",)
+READABLE = ("llama", "qwen2", "qwen3")  # the kinds of model that Body knows
 
 
 def random_model(size: str, device: str, dtype: torch.dtype, seed: int = 0) -> Any:
-    """A Qwen3ForCausalLM of SIZES[size] with random weights: right for speed and memory, its plans are noise.
+    """A model of SIZES[size] with random weights: right for speed and memory, what it writes is noise.
 
     The same seed gives the same weights on the same device.
     """
     import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+    config, kind = (Qwen2Config, Qwen2ForCausalLM) if size in QWEN2 else (Qwen3Config, Qwen3ForCausalLM)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         gpus = [torch.cuda.current_device()] if torch.device(device).type == "cuda" else []
         with torch.random.fork_rng(devices=gpus), torch.device(device):
             torch.manual_seed(seed)
-            return Qwen3ForCausalLM(Qwen3Config(**SIZES[size])).eval()
+            return kind(config(**SIZES[size])).eval()
     finally:
         torch.set_default_dtype(before)
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer's weights [out, in]. `qkv`: the heads of q, then k, then v; `up`: the gate, then what it opens for."""
+    """One layer's weights [out, in]. `qkv`: the heads of q, then k, then v; `up`: the gate, then what it opens for.
+
+    `bias` [out] is that of `qkv`, None without.
+    """
 
     before: torch.Tensor
     qkv: torch.Tensor
+    bias: torch.Tensor | None
     out: torch.Tensor
     between: torch.Tensor
     up: torch.Tensor
@@ -94,6 +105,26 @@ class Cache:
         self.pad.copy_(torch.tensor(pad))
 
 
+def _biases(attention: Any) -> torch.Tensor | None:
+    """The biases of q, k and v in a row."""
+    import torch
+
+    parts = [part.bias for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    return None if parts[0] is None else torch.cat([part.data for part in parts])
+
+
+def unreadable(config: Any) -> str:
+    """Why `Body` cannot read a model of this configuration of transformers; empty when it can."""
+    if config.model_type not in READABLE:
+        return f"it is a {config.model_type}, not a {', '.join(READABLE[:-1])} or {READABLE[-1]}"
+    if getattr(config, "mlp_bias", False) or (config.model_type != "qwen2" and config.attention_bias):
+        return "it has biases"
+    rope = (config.rope_parameters or {}).get("rope_type", "default")
+    if config.hidden_act != "silu" or rope not in ("default", "llama3", "linear"):
+        return f"it has {config.hidden_act} and RoPE of the kind {rope}"
+    return "it looks back through a window" if getattr(config, "use_sliding_window", False) else ""
+
+
 def _fused(*parts: Any) -> torch.Tensor:
     """The weights of these linear layers as one matrix. Theirs become views of it: nothing is held twice."""
     import torch
@@ -105,19 +136,21 @@ def _fused(*parts: Any) -> torch.Tensor:
 
 
 class Body:
-    """The weights of a Qwen3ForCausalLM (no biases, plain RoPE, full attention) and the forward over them."""
+    """The weights of a model of `READABLE` and the forward over them. `table` [vocab, D] embeds, `head` [vocab, D] is asked."""
 
     def __init__(self, model: Any) -> None:
         import torch
 
         config, stack = model.config, model.model
-        self.d, self.heads, self.kv = config.head_dim, config.num_attention_heads, config.num_key_value_heads
-        self.eps = config.rms_norm_eps
+        self.heads, self.kv, self.eps = config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps
+        self.d = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.table, self.norm = stack.embed_tokens.weight.data, stack.norm.weight.data
+        self.head = model.lm_head.weight.data
         self.layers = [
             _Layer(
                 before=layer.input_layernorm.weight.data,
                 qkv=_fused(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+                bias=_biases(layer.self_attn),
                 out=layer.self_attn.o_proj.weight.data,
                 between=layer.post_attention_layernorm.weight.data,
                 up=_fused(layer.mlp.gate_proj, layer.mlp.up_proj),
@@ -125,17 +158,18 @@ class Body:
             )
             for layer in stack.layers
         ]
-        # RoPE is w x cos + w' x' sin, where ' swaps the halves and negates one. The weights w of q's and k's norms and
-        # the sign go into the turn, which then costs a roll and two products for all heads together.
+        # RoPE is w x cos + w' x' sin, where ' swaps the halves and negates one. The weights w of q's and k's norms (1
+        # where there are none) and the sign go into the turn, which then costs a roll and two products for all heads.
+        self.levels = config.model_type == "qwen3"
+        one = self.table.new_ones(self.d)
         norms = [
-            [layer.self_attn.q_norm.weight.data] * self.heads + [layer.self_attn.k_norm.weight.data] * self.kv
+            [layer.self_attn.q_norm.weight.data, layer.self_attn.k_norm.weight.data] if self.levels else [one, one]
             for layer in stack.layers
         ]
-        self.straight = torch.stack([torch.stack(heads) for heads in norms])[:, None, None]
+        self.straight = torch.stack([torch.stack([q] * self.heads + [k] * self.kv) for q, k in norms])[:, None, None]
         self.crossed = self.straight.roll(self.d // 2, -1)
         self.crossed[..., : self.d // 2].neg_()
-        steps = torch.arange(0, self.d, 2, dtype=torch.float32) / self.d
-        self.frequencies = (1.0 / config.rope_parameters["rope_theta"] ** steps).repeat(2).to(self.table.device)
+        self.frequencies = stack.rotary_emb.inv_freq.float().repeat(2).to(self.table.device)
 
     def ids(self, ids: Any) -> torch.Tensor:
         """Tokens on the device, int64."""
@@ -151,7 +185,7 @@ class Body:
         places = self._places(cache, columns)
         x = F.embedding(tokens, self.table).flatten(0, 1)
         for n, layer in enumerate(self.layers):
-            qkv = F.rms_norm(x, x.shape[1:], layer.before, self.eps) @ layer.qkv.t()
+            qkv = F.linear(F.rms_norm(x, x.shape[1:], layer.before, self.eps), layer.qkv, layer.bias)
             heard = self._attend(qkv.view(rows, length, -1, self.d), n, places, cache)
             x.addmm_(heard, layer.out.t())  # the sum is part of the product
             gate, up = (F.rms_norm(x, x.shape[1:], layer.between, self.eps) @ layer.up.t()).chunk(2, -1)
@@ -180,7 +214,7 @@ class Body:
 
         rows, length = qkv.shape[:2]
         turning = self.heads + self.kv
-        level = F.rms_norm(qkv, (self.d,), None, self.eps)
+        level = F.rms_norm(qkv, (self.d,), None, self.eps) if self.levels else qkv
         crossed = level.roll(self.d // 2, -1)[:, :, :turning]
         turned = torch.addcmul(level[:, :, :turning] * places.cos[n], crossed, places.sin[n])
         keys, values = cache.keys[n], cache.values[n]
@@ -194,7 +228,7 @@ class Body:
         return heard.view(rows, self.kv, length, -1, self.d).transpose(1, 2).reshape(rows * length, -1)
 
     def logits(self, state: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Logits [rows, n] in float32 of the tokens whose rows of the embedding these are, [n, hidden]."""
+        """Logits [rows, n] in float32 of the tokens whose rows of the head these are, [n, hidden]."""
         import torch
 
         if state.is_cuda and state.dtype != torch.float32:  # pragma: no cover - bfloat16 would round 20 to an eighth

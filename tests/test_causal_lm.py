@@ -11,7 +11,7 @@ import pytest
 import tiny_planner
 import torch
 
-from qwen3 import SIZES, Body, Cache, random_model
+from causal_lm import SIZES, Body, Cache, random_model
 
 FIRST = tiny_planner.tokenizer().convert_tokens_to_ids("<|audio_code_0|>")
 LONG = np.random.default_rng(7).integers(0, FIRST, 300).tolist()
