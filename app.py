@@ -22,7 +22,7 @@ import drafting
 import lora_stack
 import modes
 import stacking
-from drafts import DRAFTS
+import writing
 from errors import EngineError, StudioError
 from remakes import Edit
 from settings import SettingError, read
@@ -50,7 +50,8 @@ def studio() -> Any:
     from widgets import Desk
 
     given = {mode: modes.defaults(mode) for mode in modes.HANDLERS}
-    desk = Desk(backend.checkpoint(), given, modes.unavailable(), drafting.unavailable(), stacking.offered())
+    models = (backend.checkpoint(), backend.lyricist_row())
+    desk = Desk(*models, given, modes.unavailable(), drafting.unavailable(), stacking.offered())
     blocks, page = ui.build(desk, checkpoints.device())
     with blocks:
         page.last = gr.State()
@@ -59,14 +60,14 @@ def studio() -> Any:
             inputs = page.inputs(tab)
             begun.append(sings(page, tab.button, singer(tab.mode, list(inputs)), list(inputs.values())))
             begun += drafting.joins(page, tab)
-            gr.api(modes.endpoint(tab.mode), api_name=tab.mode.mode, **GPU_QUEUE)
             listens(tab)
             for button, filled in tab.examples:
                 targets = [inputs[name] for name in (*filled, "plan")]
                 button.click(lambda filled=filled: [*filled.values(), None], None, targets, queue=False, **QUIET)
-        for mode in DRAFTS:
+        for mode in modes.PUBLIC:
             gr.api(modes.endpoint(mode), api_name=mode.mode, **GPU_QUEUE)
         begun.append(sings(page, page.retake, retake, [page.last, page.variance]))
+        begun += writing.joins(page)
         page.stop.click(None, cancels=begun, **QUIET)
         bringing.joins(page, desk)
         stacking.joins(page)
@@ -177,11 +178,12 @@ def chooses(page: Page, desk: Desk) -> None:
     """What tabs and choices bring up, in the browser alone."""
     import ui
 
-    buttons = [tab.button for tab in page.tabs]
+    shown = ui.tabbed(page)
     knobs = [page.knobs[name] for name in ui.may_rest(desk)]
     thinking = page.knobs["thinking"]
-    for place, tab in enumerate(page.tabs):
-        tab.tab.select(None, None, buttons, js=ui.only(place, len(buttons)), **QUIET)
+    page.lyrics.tab.select(None, None, shown, js=ui.only(page, page.lyrics), **QUIET)
+    for tab in page.tabs:
+        tab.tab.select(None, None, shown, js=ui.only(page, tab), **QUIET)
         choice = tab.inputs.get("sub_mode")
         tab.tab.select(None, choice or thinking, knobs, js=ui.rests(desk, tab.mode), **QUIET)
         if tab.mode is Generate:  # where alone it can be changed

@@ -1,7 +1,7 @@
 """The gate to the GPU: one engine, one planner, one lock, one `@spaces.GPU` function for every request.
 
 On a ZeroGPU Space the body of `run_gpu` runs in a forked worker, and only plain values cross: a frozen request and a
-number in; `Progress`, `Sound` or `Draft`, and `Failure` out. Elsewhere the decorator is the identity and the same code runs in this
+number in; `Progress`, `Sound`, `Draft` or `Sheet`, and `Failure` out. Elsewhere the decorator is the identity and the same code runs in this
 process. What needs no GPU happens outside, in `modes.py`.
 """
 
@@ -14,14 +14,17 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import ace_pipeline
 import checkpoints
 import composer
 import lora_layouts
+import lyrics_lm
 import planners
 from errors import (
+    EngineMissing,
     Failure,
     GpuAborted,
     GpuBusy,
@@ -33,10 +36,12 @@ from errors import (
     out_of_memory,
 )
 from lora_stack import Model
+from lyricists import LYRICISTS, LyricistRow, lyricist_for
+from lyrics import Lyrics
 from plans import Draft
 from settings import Checkpoint, PlannerRow, checkpoint_for, planner_for, read
 from song import Asked, SongRequest
-from sound import Progress, Sound
+from sound import Progress, Sheet, Sound
 
 if sys.platform == "linux":
     import spaces  # before torch: on ZeroGPU it patches torch's CUDA
@@ -54,6 +59,7 @@ THINK_S, CODE_S = (
     3,
     0.006,
 )  # the planner: a thought, or a draft's lyrics ten times as long; a captured step for each code
+LYRICS_LOAD_S, LYRICS_TOKEN_S = 25, 0.02  # 15 GB read by each fresh worker; a token of 7 billion weights
 LORA_S = 2  # reading one of 100 MB and putting it beside the weights
 MARGIN = 1.3
 BEAT_S = 0.5  # a generator can be stopped only when it yields: in long phases the last event is told again
@@ -70,6 +76,7 @@ _lock = threading.Lock()  # one song at a time
 _building = threading.Lock()
 _engine: Any = None
 _planner: Any = None
+_lyricists: dict[str, lyrics_lm.Lyricist] = {}  # by the key of their row
 
 
 def checkpoint() -> Checkpoint:
@@ -119,6 +126,36 @@ def get_planner() -> Any:
         return _planner
 
 
+def lyricist_row() -> LyricistRow:
+    """The model this machine writes lyrics with. Raises SettingError when ACE_LYRICS_MODEL names nothing."""
+    wanted = read().lyrics_model
+    return lyricist_for(wanted, "" if wanted else checkpoints.device())
+
+
+def get_lyricist() -> lyrics_lm.Lyricist:
+    """The one lyricist of this process, built by the first who asks for lyrics; song calls do not carry it.
+
+    Where the machine's own choice cannot be had, the small one that comes with the studio stands in and says why. Raises
+    EngineMissing when neither can be had, or not the one that ACE_LYRICS_MODEL names.
+    """
+    row, on = lyricist_row(), checkpoints.device()
+    with _building:
+        try:
+            return _lyricist(row, on)
+        except EngineMissing as error:
+            if read().lyrics_model:
+                raise
+            with contextlib.suppress(EngineMissing):
+                return replace(_lyricist(LYRICISTS["smollm2"], on), instead=str(error))
+            raise
+
+
+def _lyricist(row: LyricistRow, on: str) -> lyrics_lm.Lyricist:
+    if row.key not in _lyricists:
+        _lyricists[row.key] = lyrics_lm.load(row, on)
+    return _lyricists[row.key]
+
+
 def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> int:
     """Seconds of GPU to ask for: cold start, steps and decoding with a margin, within the bounds of the settings.
 
@@ -130,6 +167,8 @@ def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> 
         forwards, seconds = request.advanced.inference_steps * request.passes, request.seconds
         work += forwards * (STEP_S + seconds * STEP_S_PER_S) + seconds * (DECODE_S_PER_S + LISTEN_S_PER_S)
         work += THINK_S + request.code_count * CODE_S + len(request.loras) * LORA_S
+    elif isinstance(request, Lyrics):
+        work += LYRICS_LOAD_S + request.max_new_tokens * LYRICS_TOKEN_S
     else:
         work += 10 * THINK_S
     estimate = max(int(work * MARGIN), bounds.gpu_min_s)
@@ -142,7 +181,7 @@ def on_gpu(function: Any) -> Any:
 
 
 @on_gpu
-def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Sound | Draft | Failure]:
+def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Sound | Draft | Sheet | Failure]:
     """Answer one request: progress by step, then what it asks for or a Failure. Closing the generator stops it soon.
 
     The engine works in a thread, so that its steps can be told while they happen. Errors are values here: an exception
@@ -157,7 +196,7 @@ def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Soun
         events.put(progress)
 
     threading.Thread(target=_answer, args=(request, report, events.put), daemon=True).start()
-    event: Progress | Sound | Draft | Failure = Progress("Starting")
+    event: Progress | Sound | Draft | Sheet | Failure = Progress("Starting")
     try:
         while isinstance(event, Progress):
             with contextlib.suppress(queue.Empty):
@@ -173,10 +212,7 @@ def _answer(request: Asked, report: Any, put: Any) -> None:
         while not _lock.acquire(timeout=0.5):
             report(Progress("Waiting for the song before yours"))
         try:
-            if _engine is None:
-                report(Progress("Loading the model"))
-            planner = get_planner if planner_row() else None
-            put(composer.answer(get_backend(), planner, request, report))
+            put(_made(request, report))
         except BaseException as error:  # a panic in a Rust extension is no Exception, and silence would hang the page
             _free_memory(error)
             put(as_failure(error))
@@ -186,16 +222,27 @@ def _answer(request: Asked, report: Any, put: Any) -> None:
         put(as_failure(error))
 
 
+def _made(request: Asked, report: Any) -> Sound | Draft | Sheet:
+    if isinstance(request, Lyrics):
+        if lyricist_row().key not in _lyricists:
+            report(Progress("Loading the lyrics model"))
+        return get_lyricist().write(request, report)
+    if _engine is None:
+        report(Progress("Loading the model"))
+    return composer.answer(get_backend(), get_planner if planner_row() else None, request, report)
+
+
 def _free_memory(error: BaseException) -> None:
     """After running out of memory, give back what the failed song held, so that the next one finds room."""
     torch = sys.modules.get("torch")
     if torch and out_of_memory(error):
         error.__traceback__ = None  # its frames hold the song's tensors
+        _lyricists.clear()  # songs come first; it is loaded again when it is asked
         getattr(torch.get_device_module(), "empty_cache", lambda: None)()  # torch.cuda, torch.mps; torch.cpu has none
 
 
-def answer(request: Asked) -> Iterator[Progress | Sound | Draft]:
-    """Answer one request through the gate: progress events, then the Sound of a song or the Draft of words.
+def answer(request: Asked) -> Iterator[Progress | Sound | Draft | Sheet]:
+    """Answer one request through the gate: progress events, then the Sound of a song, the Draft or the Sheet of words.
 
     Raises StudioError in the user's words. A GPU task that was aborted is tried once more at twice the estimate.
     """
@@ -207,7 +254,7 @@ def answer(request: Asked) -> Iterator[Progress | Sound | Draft]:
         yield from _attempt(request, 2.0)
 
 
-def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Sound | Draft]:
+def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Sound | Draft | Sheet]:
     try:
         for event in run_gpu(request, multiplier):
             if isinstance(event, Failure):

@@ -47,17 +47,18 @@ _INVISIBLE = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x20
 _KEY = re.compile(r"([A-Ga-g])\s*(#|♯|sharp|b|♭|flat)?\s*((?i:major|minor|maj|min)|M|m)?", re.ASCII)
 
 
-def clean(text: Any) -> Any:
+def clean(text: Any, strip: bool = True) -> Any:
     """Text as it may travel: NFC, line ends as \\n, no control, surrogate, bidirectional or special-token text.
 
-    Anything that is not a string is returned as it came, for pydantic to refuse.
+    `strip` takes the blanks off its ends. Anything that is not a string is returned as it came, for pydantic to refuse.
     """
     if not isinstance(text, str):
         return text
     text = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE)
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
     text = _JOINED.sub("< ", _SPECIAL.sub("", text))
-    return unicodedata.normalize("NFC", text).strip()
+    text = unicodedata.normalize("NFC", text)
+    return text.strip() if strip else text
 
 
 def _key(text: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One handler for each mode: values in at the door, a Take or a Draft out. No widgets here, and no GPU.
+"""One handler for each mode: values in at the door, a Take, a Draft or Written lyrics out. No widgets here, and no GPU.
 
 `generate` is what the page and the public endpoint share. `endpoint` makes a flat function with the controls' own names
 out of a mode, for gradio_client, plain HTTP and MCP.
@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,19 +21,21 @@ import numpy as np
 import audio_io
 import backend
 import lora_door
+import singing
 import splice
 from drafts import DRAFTS
 from errors import AudioError, KnobError, LoraError, StudioError, in_our_words
 from fields import OBJECT, Knob
+from lyrics import LYRICS, Lyrics
 from plans import Draft
 from remakes import Cover, Edit, Extend
 from settings import VERSION, read
 from song import KNOBS, Asked, Generate, SongRequest, controls, recipe
-from sound import Progress, Sound, Take
+from sound import Progress, Sheet, Sound, Take, Written
 from tooltips import tip
 
 Request = TypeVar("Request", bound=Asked)
-Handler = Callable[[Mapping[str, Any], Path], Iterator[Progress | Take | Draft]]
+Handler = Callable[[Mapping[str, Any], Path], Iterator[Progress | Take | Draft | Written]]
 Join = Callable[[Any, np.ndarray, int], splice.Splice]
 KEEPING = (Extend, Edit)  # modes that promise to leave something as it was
 PLANNER_KNOBS = tuple(name for name, k in KNOBS.items() if k.group == "5Hz LM")
@@ -44,7 +47,7 @@ _told: set[str] = set()  # why the planner is missing, said once
 def defaults(mode: type[Asked] = Generate) -> dict[str, Any]:
     """The default of each control of a mode, with the loaded checkpoint's own."""
     row, known = backend.checkpoint(), controls(mode)
-    own = {"duration_s": row.duration_s, **row.knobs}
+    own = {"duration_s": row.duration_s, **row.knobs, **mode.given}
     return {name: k.default if k.default is None else own.get(name, k.default) for name, k in known.items()}
 
 
@@ -90,8 +93,15 @@ def draft(mode: type[Asked]) -> Handler:
     return lambda values, _: backend.answer(ask(mode, values))
 
 
+def lyrics(mode: type[Lyrics]) -> Handler:
+    """The handler of a request for lyrics: progress with the words so far, then the Written lyrics."""
+    return lambda values, _: _lettered(ask(mode, values))
+
+
 SONGS: dict[type[SongRequest], Handler] = {Generate: generate, Cover: cover, Extend: extend, Edit: edit}
 HANDLERS: dict[type[Asked], Handler] = SONGS | {mode: draft(mode) for mode in DRAFTS}
+HANDLERS |= {mode: lyrics(mode) for mode in LYRICS}
+PUBLIC = (*SONGS, *DRAFTS, Lyrics)  # those with an endpoint
 
 
 def _sung(request: SongRequest, join: Join, folder: Path) -> Iterator[Progress | Take]:
@@ -129,10 +139,32 @@ def take(request: SongRequest, sound: Sound, song: splice.Splice, folder: Path) 
         },
         **({"receipt": splice.receipt(song, request.source_audio, path)} if isinstance(request, KEEPING) else {}),
         "warnings": warnings,
-        "app": VERSION,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_signed(),
     }
     return Take(str(path), metadata)
+
+
+def _lettered(request: Lyrics) -> Iterator[Progress | Written]:
+    """Lyrics through the gate, with their recipe."""
+    for event in backend.answer(request):
+        if isinstance(event, Sheet):
+            metadata = {
+                **recipe(request),
+                "inactive": request.idle,
+                "model": dict(event.model),
+                "timings": dict(event.timings),
+                "sections": [asdict(section) for section in singing.sung(event.text, request.language)],
+                "warnings": list(event.warnings),
+                **_signed(),
+            }
+            yield Written(event.text, {k: v for k, v in metadata.items() if k not in ("advanced", "lm")})
+        else:
+            yield event
+
+
+def _signed() -> dict[str, str]:
+    """Which studio made it, and when."""
+    return {"app": VERSION, "made": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def scratch() -> AbstractContextManager[Path]:
@@ -147,7 +179,7 @@ def summary(song: Take) -> str:
     return " · ".join([words, *made["warnings"]])
 
 
-def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Progress | Take | Draft]:
+def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Progress | Take | Draft | Written]:
     """A handler's events, with a folder that is gone when they end, and with every error as a StudioError."""
     try:
         with scratch() as folder:
@@ -161,13 +193,14 @@ def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Progress | Take
 def endpoint(mode: type[Asked]) -> Callable[..., Iterator[Any]]:
     """A flat generator with the controls' names and defaults as its signature; the first one is required.
 
-    While it works it yields progress, at the end `(file, metadata)` of a song or the draft; clients that wait for the
-    result get the last one. Errors are `gr.Error` with our sentence.
+    While it works it yields progress, at the end `(file, metadata)` of a song, `(lyrics, metadata)` of lyrics, or the draft;
+    clients that wait for the result get the last one. Errors are `gr.Error` with our sentence.
     """
     import gradio as gr
     from gradio.data_classes import FileData
 
-    known, handler, sings = controls(mode), HANDLERS[mode], mode in SONGS
+    known, handler, single = controls(mode), HANDLERS[mode], mode in DRAFTS
+    returns = dict if single else tuple[FileData if mode in SONGS else str, dict]
 
     def call(*values: Any) -> Iterator[Any]:
         try:
@@ -178,14 +211,16 @@ def endpoint(mode: type[Asked]) -> Callable[..., Iterator[Any]]:
                     yield file.model_dump(), dict(event.metadata)
                 elif isinstance(event, Draft):
                     yield event.model_dump(mode="json")
+                elif isinstance(event, Written):
+                    yield event.text, dict(event.metadata)
                 else:
                     progress = {"phase": event.phase, "step": event.step, "of": event.of}
-                    yield (None, progress) if sings else progress
+                    yield progress if single else (None if mode in SONGS else event.text, progress)
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
     call.__name__ = mode.mode
-    call.__signature__ = _signature(mode, tuple[FileData, dict] if sings else dict)
+    call.__signature__ = _signature(mode, returns)
     call.__annotations__ = {p.name: p.annotation for p in call.__signature__.parameters.values()}
     call.__annotations__["return"] = call.__signature__.return_annotation
     lines = [f"    {name}: {tip(k)}" for name, k in known.items()]

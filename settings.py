@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?", re.ASCII)
 DEMO_FOLDER = ROOT / "demo"
 VERSION = "0.1.0"
 
@@ -171,11 +172,13 @@ PLANNERS: dict[str, PlannerRow] = {
 class Settings:
     """The environment, parsed. `model` is a key of CHECKPOINTS, a Hub id, a folder, or empty for "by machine".
 
-    `planner` is a key of PLANNERS, a folder, "none", or empty for the checkpoint's own.
+    `planner` is a key of PLANNERS, a folder, "none", or empty for the checkpoint's own; `lyrics_model` what
+    `lyricists.lyricist_for` reads.
     """
 
     model: str = ""
     planner: str = ""
+    lyrics_model: str = ""
     host: str = "127.0.0.1"
     port: int = 7860
     gpu_min_s: int = 60
@@ -202,6 +205,7 @@ def read(env: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(
         model=env.get("ACE_MODEL", "").strip(),
         planner=env.get("ACE_PLANNER", "").strip(),
+        lyrics_model=env.get("ACE_LYRICS_MODEL", "").strip(),
         host=env.get("ACE_HOST") or env.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
         port=_whole(env, "ACE_PORT", 7860, 1, 65535),
         gpu_min_s=_whole(env, "ACE_GPU_MIN_S", 60, 1, 3600),
@@ -226,10 +230,10 @@ def checkpoint_for(model: str, device: str) -> Checkpoint:
         model = "demo" if device == "cpu" else "xl-sft"
     if model in CHECKPOINTS:
         return CHECKPOINTS[model]
-    if folder := _folder(model):
+    if folder := folder_of(model):
         turbo = _says_turbo(folder)
         own = Checkpoint(model, folder.name, str(folder), f"Your own checkpoint, {folder.name}.")
-    elif re.fullmatch(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?", model, re.ASCII):
+    elif HUB_ID.fullmatch(model):
         source, _, revision = model.partition("@")
         turbo = "turbo" in source.partition("/")[2].lower()
         own = Checkpoint(model, source, source, f"{source} from the Hub.", revision=revision or None)
@@ -249,12 +253,13 @@ def planner_for(planner: str, checkpoint: Checkpoint) -> PlannerRow | None:
         return None
     if planner in PLANNERS:
         return PLANNERS[planner]
-    if folder := _folder(planner):
+    if folder := folder_of(planner):
         return PlannerRow(folder.name, str(folder))
     raise SettingError(f"ACE_PLANNER must be one of {', '.join(PLANNERS)}, none or a folder; it is {planner!r}.")
 
 
-def _folder(model: str) -> Path | None:
+def folder_of(model: str) -> Path | None:
+    """The folder of this machine that a setting names, if it names one."""
     try:
         folder = Path(model).expanduser().resolve()
         return folder if folder.is_dir() else None

@@ -102,6 +102,7 @@ class Asked(Frozen):
 
     mode: ClassVar[str]
     knobs: ClassVar[frozenset[str]]
+    given: ClassVar[Mapping[str, Any]] = {}  # defaults of knobs, where they are not the table's
 
     advanced: Advanced = Advanced()
     lm: LMOptions = LMOptions()
@@ -118,7 +119,7 @@ class Asked(Frozen):
             near = difflib.get_close_matches(str(name), known, 1)
             hint = f"Did you mean {near[0]}?" if near else ""
             raise KnobError(f"{str(name)[:40]!r} is not a control of {cls.__name__}.", hint)
-        given = {**(defaults or {}), **values}
+        given = {**cls.given, **(defaults or {}), **values}
         try:
             advanced = Advanced.model_validate({n: v for n, v in given.items() if n in Advanced.model_fields})
             lm = LMOptions.model_validate({n: v for n, v in given.items() if n in LMOptions.model_fields})

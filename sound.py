@@ -81,12 +81,16 @@ def sha256(samples: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a song stands. `of` is 0 in phases without steps; `left_s` is None while unknown."""
+    """Where a song stands. `of` is 0 in phases without steps; `left_s` is None while unknown.
+
+    `text` is what there is of lyrics so far.
+    """
 
     phase: str
     step: int = 0
     of: int = 0
     left_s: float | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,24 @@ class Sound:
     model: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     planner: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Lyrics as the lyrics model wrote them; `timings` in seconds, with the `tokens` that were drawn; `model` says who."""
+
+    text: str
+    timings: Mapping[str, float]
+    model: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """Finished lyrics with the recipe that makes them again."""
+
+    text: str
+    metadata: Mapping[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,21 @@ TIPS: dict[str, str] = {
     "retakes": "Turns the noise that the song starts from towards that of other seeds: pairs of seed and variance. Variance 0 is the same take, 1 a new one; seed -1 draws one.",
     "plan": "A saved plan instead of a new one: its codes give the very song again, its facts fill what you leave empty.",
     "loras": "Small files that teach the model a sound; several add up. Each is a file or a preset with a strength; an adapter_config.json goes with its file, as config.",
+    # Lyrics
+    "brief": "What the song is about: a story, a picture, a line you have.",
+    "structure": "The sections in order, with commas between. verse: 8 gives one its own number of lines; intro, solo, break and the like have none.",
+    "language": "The language the words are written in.",
+    "tone": "How the words shall feel.",
+    "verse_lines": "Lines in each verse.",
+    "chorus_lines": "Lines in each chorus; it comes again word for word.",
+    "bridge_lines": "Lines in the bridge.",
+    "rhyme": "strict asks for couplets, loose for near rhymes, none for no rhyme.",
+    "temperature": "How daring the words are. 0 always takes the likeliest, whatever the seed.",
+    "top_p": "Words are drawn among the likeliest that add up to this share.",
+    "top_k": "Words are drawn among this many likeliest. 0 turns the limit off.",
+    "max_new_tokens": "The length of all new words together, in tokens, of which a word has one or two; lines share it.",
+    "draft": "The lyrics as they stand.",
+    "change": "What shall change.",
     # Words
     "query": "One line about the song you have in mind.",
     # Generate

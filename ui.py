@@ -1,4 +1,4 @@
-"""The page: four tabs, one Advanced panel and one output panel for all of them. No behaviour: `app.py` attaches it."""
+"""The page: four song tabs with one Advanced panel and one output panel, and the Lyrics tab with its sheet. No behaviour: `app.py` attaches it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import html
 import json
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
+import lyrics_panel
 import plan_panel
 import theme
 from fields import fields_of
+from lyrics_panel import LyricsPanel
 from plan_panel import PlanPanel
 from remakes import FLOW_OFF, SKETCH_OFF, STRENGTH_OFF, Edit
-from settings import SKETCH, Checkpoint
+from settings import SKETCH
 from song import GROUPS, KNOBS, Generate, SongRequest
 from sound import AudioClip, Progress
 from tabs import Tab, tabs
@@ -32,6 +35,8 @@ IDLE = "Describe a song and press Generate."
 class Page:
     """The widgets that behaviour is attached to."""
 
+    header: Any = None
+    titled: Any = None  # the header, given who writes lyrics
     tabs: list[Tab] = field(default_factory=list)
     knobs: dict[str, Any] = field(default_factory=dict)
     stop: Any = None
@@ -41,6 +46,8 @@ class Page:
     variance: Any = None
     retake: Any = None
     plan: PlanPanel | None = None
+    lyrics: LyricsPanel = field(default_factory=LyricsPanel)
+    songs: list[Any] = field(default_factory=list)  # what the song tabs share, and the Lyrics tab does not need
     loras: LoraPanel | None = None
     switch: Any = None
     last: Any = None  # of the take on the screen: mode, values, recipe
@@ -54,14 +61,15 @@ class Page:
     def buttons(self) -> list[Any]:
         """All that can begin a song or a draft, then Stop."""
         begin = [button for tab in self.tabs for button in (tab.button, *tab.drafts.values())]
-        return [*(button for button in begin if button.interactive), self.retake, self.stop]
+        return [*(button for button in begin if button.interactive), *self.lyrics.begins, self.retake, self.stop]
 
 
 def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
     """The page for a loaded checkpoint."""
     page = Page()
     with gr.Blocks(title="ACE Music Studio", delete_cache=(600, 3600), analytics_enabled=False) as blocks:
-        gr.HTML(header(desk.row, device), elem_id="studio-header")
+        page.header = gr.HTML(header(desk, device, desk.writer.name), elem_id="studio-header")
+        page.titled = partial(header, desk, device)
         with gr.Row(equal_height=False):
             with gr.Column(scale=6):
                 with gr.Tabs(elem_id="modes") as page.switch:
@@ -71,8 +79,10 @@ def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
                                 note(desk.row.lacks[tab.mode.mode])
                             draw(tab, desk)
                         page.tabs.append(tab)
+                    with gr.Tab("Lyrics", id="lyrics-tab") as page.lyrics.tab:
+                        lyrics_panel.form(page.lyrics, desk)
                 page.loras = loras(desk)
-                advanced(page, desk)
+                page.songs = [page.loras.panel, advanced(page, desk)]
                 with gr.Row():
                     for tab in page.tabs:
                         tab.button = gr.Button(
@@ -83,9 +93,16 @@ def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
                             visible=tab.mode is Generate,
                             interactive=tab.mode.mode not in desk.row.lacks,
                         )
+                    page.lyrics.button = gr.Button(
+                        "Draft lyrics", variant="primary", elem_id="draft-lyrics", scale=4, visible=False
+                    )
                     page.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1)
             with gr.Column(scale=5):
-                output(page)
+                page.status = gr.HTML(status(IDLE), elem_id="status")
+                with gr.Column(elem_id="take") as take:
+                    output(page)
+                page.songs.append(take)
+                lyrics_panel.sheet(page.lyrics)
     return blocks, page
 
 
@@ -130,9 +147,9 @@ def counted() -> str:
     return f"value => {{ const n = {heard}; return {{__type__: 'update', label: n ? `{LORAS} · ${{n}} active` : '{LORAS}'}}; }}"
 
 
-def advanced(page: Page, desk: Desk) -> None:
+def advanced(page: Page, desk: Desk) -> Any:
     """The Advanced panel: the 21 knobs in their four groups, closed."""
-    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+    with gr.Accordion("Advanced", open=False, elem_id="advanced") as panel:
         for group in GROUPS:
             gr.Markdown(group, elem_classes="group-title")
             names = [k.name for k in KNOBS.values() if k.group == group]
@@ -140,11 +157,11 @@ def advanced(page: Page, desk: Desk) -> None:
                 with gr.Row():
                     for name in pair:
                         page.knobs[name] = desk.draw(Generate, name)
+    return panel
 
 
 def output(page: Page) -> None:
-    """The take: what is going on, the player, what can be done with it, and its recipe."""
-    page.status = gr.HTML(status(IDLE), elem_id="status")
+    """The take: the player, what can be done with it, and its recipe."""
     page.player = gr.Audio(
         label="Your song",
         interactive=False,
@@ -161,10 +178,10 @@ def output(page: Page) -> None:
         page.metadata = gr.JSON(label="Recipe", show_label=False, elem_id="metadata")
 
 
-def header(row: Checkpoint, device: str) -> str:
-    """Which checkpoint is loaded, where, and what to expect of it."""
-    model = html.escape(f"{row.name} · {PLACE.get(device, device)}")
-    return f'<h1>ACE Music Studio</h1><p class="model">{model}</p><p>{html.escape(row.note)}</p>'
+def header(desk: Desk, device: str, writer: str) -> str:
+    """Which models sing and write, where, and what to expect of them."""
+    models = html.escape(f"{desk.row.name} · {PLACE.get(device, device)} · lyrics by {writer}")
+    return f'<h1>ACE Music Studio</h1><p class="model">{models}</p><p>{html.escape(desk.row.note)}</p>'
 
 
 def status(words: str, kind: str = "done", share: float | None = None) -> str:
@@ -208,16 +225,27 @@ def before(buttons: int) -> str:
     return f"() => {json.dumps([status('Waiting for your turn', 'running'), *able])}"
 
 
-def after(buttons: int) -> str:
-    """When a song has ended, one way or another. Retake is enabled by whoever knows whether there is a take."""
+def after(buttons: int, said: str) -> str:
+    """When a song has ended, one way or another; `said` is of one that was stopped.
+
+    Retake is enabled by whoever knows whether there is a take.
+    """
     able = [_update(interactive=True)] * (buttons - 2) + [_update(), _update(interactive=False)]
-    stopped = json.dumps(status("Stopped. Nothing was kept."))
+    stopped = json.dumps(status(said))
     return f"""line => [line.includes('class="running"') ? {stopped} : line, ...{json.dumps(able)}]"""
 
 
-def only(chosen: int, of: int) -> str:
-    """One of several things is shown."""
-    return f"() => {json.dumps([_update(visible=i == chosen) for i in range(of)])}"
+def only(page: Page, chosen: Any) -> str:
+    """Of `tabbed` what belongs to a tab is shown: its button, and what song tabs share or the sheet of lyrics."""
+    writes = chosen is page.lyrics
+    buttons = [*page.tabs, page.lyrics]
+    shown = [*(one is chosen for one in buttons), *[not writes] * len(page.songs), writes]
+    return f"() => {json.dumps([_update(visible=visible) for visible in shown])}"
+
+
+def tabbed(page: Page) -> list[Any]:
+    """What comes and goes with tabs."""
+    return [*(tab.button for tab in page.tabs), page.lyrics.button, *page.songs, page.lyrics.column]
 
 
 def brought_up(tab: Tab) -> str:

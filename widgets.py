@@ -14,6 +14,7 @@ from drafts import Describe, Tidy, Write
 from fields import OBJECT, TIME_SIGNATURES, Knob
 from lora_panel import stack_editor
 from lora_presets import Preset
+from lyricists import LyricistRow
 from plan_panel import in_use
 from regions import region_editor
 from settings import Checkpoint
@@ -25,17 +26,18 @@ DRAFT_BUTTONS = {Write: "Write it for me", Tidy: "Tidy my lyrics and prompt", De
 
 @dataclass(frozen=True)
 class Desk:
-    """What the loaded checkpoint makes of the controls: their defaults, why some cannot act, which LoRAs come with it."""
+    """What the loaded models make of the controls: their defaults, why some cannot act, which LoRAs come with them."""
 
     row: Checkpoint
+    writer: LyricistRow
     given: Mapping[type[Asked], Mapping[str, Any]]
     off: Mapping[str, str]
     no_drafts: Mapping[type[Asked], str] = field(default_factory=dict)
     presets: Mapping[Preset, str] = field(default_factory=dict)  # those on offer, and why one cannot be had now
 
     def words(self, k: Knob) -> str:
-        """The tooltip of a control, with what the loaded checkpoint makes of it."""
-        return f"{tip(k)} {self.row.hints.get(k.name, '')}".strip()
+        """The tooltip of a control, with what the loaded models make of it."""
+        return f"{tip(k)} {(self.row.hints | self.writer.hints).get(k.name, '')}".strip()
 
     def draw(self, mode: type[Asked], name: str, **look: Any) -> Any:
         """The widget of a mode's control; `look` goes to it."""
@@ -66,7 +68,7 @@ def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
     if k.kind == "choice" and len(k.choices) < 4:
         return gr.Radio(**{"choices": list(k.choices), **common})
     if k.kind == "choice":
-        return gr.Dropdown([(TIME_SIGNATURES.get(c, c), c) for c in k.choices], **common)
+        return gr.Dropdown(**{"choices": [(TIME_SIGNATURES.get(c, c), c) for c in k.choices], **common})
     if k.kind == "bool" and "choices" in look:
         return gr.Radio(**common)
     if k.kind == "bool":

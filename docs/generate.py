@@ -6,6 +6,7 @@ import sys
 
 from drafts import DRAFTS
 from fields import Knob, fields_of
+from lyrics import Lyrics
 from remakes import MODES
 from settings import CHECKPOINTS, ROOT
 from song import GROUPS, KNOBS, SongRequest, controls
@@ -14,7 +15,7 @@ from tooltips import TIPS
 KNOBS_MD = ROOT / "docs" / "knobs.md"
 HEAD = """# The controls
 
-Written by `make docs` from `song.py`, `remakes.py`, `drafts.py` and `tooltips.py`; do not edit. The names are those of the
+Written by `make docs` from `song.py`, `remakes.py`, `drafts.py`, `lyrics.py` and `tooltips.py`; do not edit. The names are those of the
 public endpoints; a song's has its mode's own controls, then the 21 knobs, then `retakes`, `plan` and `loras`.
 """
 COLUMNS = ["| name | label | range | default | what it does |", "| --- | --- | --- | --- | --- |"]
@@ -41,6 +42,11 @@ def knobs() -> str:
         knobs = ", ".join(f"`{name}`" for name in controls(draft) if name in KNOBS)
         lines += [f"## /{draft.mode}\n", f"{draft.__doc__.splitlines()[0]} Besides its own it takes {knobs}.\n"]
         lines += [*COLUMNS, *map(row, fields_of(draft).values()), ""]
+    lines += [
+        f"## /{Lyrics.mode}\n",
+        f"{Lyrics.__doc__.splitlines()[0]} Besides its own it takes `seed`, 42 unless given.\n",
+    ]
+    lines += [*COLUMNS, *map(row, fields_of(Lyrics).values()), ""]
     for group in GROUPS:
         lines += [f"## {group}\n", *COLUMNS, *(row(k) for k in KNOBS.values() if k.group == group), ""]
     lines += [

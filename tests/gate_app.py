@@ -1,4 +1,4 @@
-"""The real page on the real `spaces` package, with a sine for a song engine and a parrot for a planner. For test_gate.py.
+"""The real page on the real `spaces` package: a sine for a song engine, a parrot for a planner, a poet. For test_gate.py.
 
 torch is hidden, because `spaces` fails on its CPU build under SPACES_ZERO_GPU. The prompt steers what the engine does, and
 the file that GATE_LOG names tells what it did: a line `event pid seed heard` for each build, and for each song that begins,
@@ -22,12 +22,13 @@ import lora_stack
 from checkpoints import transformer_config
 from drafts import Write
 from errors import BadOutput
+from lyrics import Lyrics
 from planner import Planned
 from plans import Draft, Plan
 from remakes import Remake
 from settings import CHECKPOINTS
 from song import SongRequest
-from sound import SAMPLE_RATE, Progress, Sound
+from sound import SAMPLE_RATE, Progress, Sheet, Sound
 
 LOG = Path(os.environ["GATE_LOG"])
 STEP_S, SLOW_STEP_S = 0.03, 0.5
@@ -104,6 +105,25 @@ class Parrot:
         return Draft(prompt=request.query, lyrics="la", seed=request.advanced.seed)
 
 
+class Poet:
+    """A lyrics model without weights: every line is the brief."""
+
+    def write(self, request: Lyrics, report: Callable[[Progress], None]) -> Sheet:
+        """As many lines as the sections ask for, told one by one."""
+        note("poem", request.advanced.seed)
+        text = ""
+        for section in request.sections:
+            text += f"[{section.tag}]\n" + f"{request.brief}\n" * section.lines
+            report(Progress("Writing", text=text))
+        return Sheet(text.strip(), {"total_s": 0.0}, {"name": "poet"})
+
+
+def inspire(*_: Any) -> Poet:
+    """In place of `lyrics_lm.load`."""
+    note("inspire")
+    return Poet()
+
+
 def hatch(*_: Any) -> Parrot:
     """In place of `planners.load`."""
     note("hatch")
@@ -122,9 +142,11 @@ def main() -> None:
     import ace_pipeline
     import app
     import checkpoints
+    import lyrics_lm
     import planners
 
     ace_pipeline.load = load
+    lyrics_lm.load = inspire
     planners.load = hatch
     checkpoints.device = lambda: "cuda"
     app.main()

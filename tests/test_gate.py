@@ -330,3 +330,14 @@ def test_engine_is_built_once_in_the_main_process_and_workers_reuse_it(gate: Gat
     assert gate.engine_log.read_text().startswith("build")
     assert gate.studio.pid not in (first, second)
     assert (first == second) == (gate.device.policy == "keep")
+
+
+def test_lyrics_load_in_a_worker_and_no_song_carries_them(gate: Gate) -> None:
+    gate.sing(seed=31)
+    text, made = gate.client.submit("rain", structure="intro, verse: 2", seed=32, api_name="/lyrics").result(timeout=30)
+    assert text == "[intro]\n[verse]\nrain\nrain" and made["model"] == {"name": "poet"}
+    loaded = {event.pid for event in gate.events("inspire")}
+    assert {event.pid for event in gate.events("poem", seed=32)} == loaded
+    assert gate.studio.pid not in loaded, "every worker would be born with it"
+    gate.sing(seed=33)
+    assert {event.pid for event in gate.events("inspire")} == loaded

@@ -113,3 +113,17 @@ def test_what_is_not_finite_is_an_error_from_a_graph_too() -> None:
     with pytest.raises(BadOutput):
         lm.codes(asked(), lambda done: None)
     assert lm.capture
+
+
+def test_lyrics_of_seven_billion_random_weights_have_their_sections() -> None:
+    """Right for plumbing and speed; the words are noise. The same seed gives the same ones."""
+    import lyrics_lm
+    from lyricists import LYRICISTS
+    from lyrics import Lyrics
+    from sections import broken
+
+    lyricist = lyrics_lm.load(LYRICISTS["random:7B"], "cuda")
+    request = Lyrics.parse({"brief": "rain", "structure": "intro, verse, chorus, verse, chorus", "seed": 3})
+    one, same = (lyricist.write(request) for _ in range(2))
+    assert broken(one.text, request.sections) == "" and one.text == same.text
+    assert lyricist.facts["dtype"] == "bfloat16"

@@ -8,11 +8,14 @@ import pytest
 
 from drafts import DRAFTS
 from fields import Knob
+from lyrics import LYRICS
 from remakes import MODES
 from song import controls
 from tooltips import TIPS, VARIANCE, tip
 
-CONTROLS = {(mode.mode, name): control for mode in (*MODES, *DRAFTS) for name, control in controls(mode).items()}
+CONTROLS = {
+    (mode.mode, name): control for mode in (*MODES, *DRAFTS, *LYRICS) for name, control in controls(mode).items()
+}
 
 
 @dataclass
@@ -30,7 +33,7 @@ def test_each_control_of_each_mode_has_a_tip_and_no_tip_is_left_over() -> None:
 @pytest.mark.parametrize("control", CONTROLS.values(), ids=map(" ".join, CONTROLS))
 def test_a_tip_is_sentences_then_the_range(control: Knob) -> None:
     words = TIPS[control.name]
-    assert words[0].isupper() or words.startswith(("ode", "-1", "conservative"))
+    assert words[0].isupper() or words.startswith(("ode", "-1", "conservative", "strict"))
     assert words.endswith(".") and control.range
     assert tip(control) == f"{words} ({control.range})"
 

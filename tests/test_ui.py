@@ -16,6 +16,8 @@ import theme
 import ui
 from drafts import DRAFTS, Describe, Tidy, Write
 from fields import OBJECT, fields_of
+from lyricists import LYRICISTS
+from lyrics import Lyrics
 from remakes import FLOW_OFF, MODES, SKETCH_OFF, Cover, Edit, Extend
 from settings import CHECKPOINTS, SKETCH, SKETCHES
 from song import KNOBS, Generate, SongRequest, controls
@@ -29,8 +31,8 @@ REWORDED = {"instrumental": "Vocal mode"}  # a yes or no that reads better as tw
 
 def desk(model: str = "xl-sft", off: Mapping[str, str] | None = None, **changed: object) -> Desk:
     """A desk with the table's own defaults, for a checkpoint of which something may be `changed`."""
-    given = {mode: {name: k.default for name, k in controls(mode).items()} for mode in (*MODES, *DRAFTS)}
-    return Desk(replace(CHECKPOINTS[model], **changed), given, off or {})
+    given = {mode: {name: k.default for name, k in controls(mode).items()} for mode in (*MODES, *DRAFTS, Lyrics)}
+    return Desk(replace(CHECKPOINTS[model], **changed), LYRICISTS["smollm2"], given, off or {})
 
 
 def drawn_tab(page: ui.Page, mode: type[SongRequest]) -> ui.Tab:
@@ -127,7 +129,7 @@ def test_each_tab_has_a_button_and_the_first_one_shows() -> None:
     assert [tab.button.visible for tab in page.tabs] == [True, False, False, False]
     assert [list(tab.drafts) for tab in page.tabs] == [[Write, Tidy], [Describe], [Describe], [Describe]]
     begin = [button for tab in page.tabs for button in (tab.button, *tab.drafts.values())]
-    assert page.buttons == [*begin, page.retake, page.stop]
+    assert page.buttons == [*begin, *page.lyrics.begins, page.retake, page.stop]
     assert not page.retake.interactive and not page.stop.interactive, "there is no take and no song yet"
     assert (page.variance.minimum, page.variance.maximum, page.variance.value) == (0, 1, 1)
 
@@ -139,7 +141,7 @@ def test_turbo_says_that_it_cannot_cover_or_morph() -> None:
     assert {f"<p>{html.escape(reason)}</p>" for reason in row.lacks.values()} <= notes(blocks)
     button = drawn_tab(page, Cover).button
     assert not button.interactive and button not in page.buttons, "nothing may enable it after a song"
-    assert len(page.buttons) == 3 + 5 + 2
+    assert len(page.buttons) == 3 + 5 + 8 + 2
 
 
 def test_what_was_read_of_a_recording_is_told_in_a_line() -> None:
@@ -156,7 +158,7 @@ def test_while_a_song_is_made_only_stop_can_be_pressed() -> None:
     line, *able = json.loads(ui.before(6).removeprefix("() => "))
     assert 'class="running"' in line and "Waiting for your turn" in line
     assert [button["interactive"] for button in able] == [False] * 5 + [True]
-    able = json.loads(re.search(r"\.\.\.(\[.*\])\]", ui.after(6))[1])
+    able = json.loads(re.search(r"\.\.\.(\[.*\])\]", ui.after(6, "Stopped."))[1])
     assert [button.get("interactive") for button in able] == [True] * 4 + [None, False], "Retake waits for a take"
 
 
@@ -201,7 +203,7 @@ def test_without_a_planner_its_buttons_are_off_and_say_why() -> None:
         assert not any(button.interactive for button in tab.drafts.values())
     assert not drawn_tab(page, Generate).asides["query"].interactive
     assert len([line for line in notes(blocks) if "needs the planner" in line]) >= 1
-    assert len(page.buttons) == 6, "nothing may enable them after a song"
+    assert len(page.buttons) == 6 + 8, "nothing may enable them after a song"
 
 
 def test_examples_fill_the_form_with_what_the_door_accepts() -> None:
@@ -219,10 +221,10 @@ def test_a_checkpoint_without_examples_is_drawn_too() -> None:
 
 
 def test_the_header_says_model_place_and_what_to_expect() -> None:
-    drawn = ui.header(CHECKPOINTS["demo"], "cpu")
-    assert "Demo model · CPU" in drawn
+    drawn = ui.header(desk("demo"), "cpu", "SmolLM2 135M")
+    assert "Demo model · CPU · lyrics by SmolLM2 135M" in drawn
     assert "Demo model: instrumental sketches. On a GPU the studio sings." in drawn
-    assert "<b>" not in ui.header(replace(CHECKPOINTS["demo"], name="<b>"), "cpu")
+    assert "<b>" not in ui.header(desk("demo", name="<b>"), "cpu", "<b>")
 
 
 def test_the_status_line_is_text_never_markup() -> None:
