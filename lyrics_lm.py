@@ -125,7 +125,7 @@ def load(row: LyricistRow, on: str) -> Lyricist:
         try:
             return _loaded(row, on)
         except EngineMissing:
-            if row.apple:
+            if row.apple and not out_of_memory(error):
                 raise checkpoints.missing(apple, error) from error
             raise
 

@@ -196,7 +196,7 @@ def test_markup_is_text_everywhere(visit: Callable[..., Page]):
 
 def test_only_tabs_that_work_are_shown(visit: Callable[..., Page]):
     page = visit()
-    assert page.get_by_role("tab").all_inner_texts() == ["Generate", "Cover", "Extend", "Edit"]
+    assert page.get_by_role("tab").all_inner_texts() == ["Generate", "Cover", "Extend", "Edit", "Lyrics"]
 
 
 def test_the_keyboard_reaches_generate(visit: Callable[..., Page]):
