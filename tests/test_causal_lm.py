@@ -40,7 +40,7 @@ def logits(body: Body, *parts: list[int], pad: int = 0) -> torch.Tensor:
     for part in parts:
         state = body.read(cache, body.ids([part]), torch.arange(read, read + len(part)))
         read += len(part)
-    return body.logits(state, body.table)[0]
+    return body.logits(state, body.head)[0]
 
 
 @pytest.mark.parametrize("cut", [[300], [1, 299], [128, 128, 44], [297, 1, 1, 1]])

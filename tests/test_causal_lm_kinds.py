@@ -11,8 +11,9 @@ import tiny_lyricist
 import tiny_planner
 import torch
 import transformers
+from test_causal_lm import logits
 
-from causal_lm import READABLE, Body, Cache, random_model, unreadable
+from causal_lm import READABLE, Body, random_model, unreadable
 
 one_thread = tiny_planner.one_thread
 VOCAB = 300
@@ -62,17 +63,6 @@ def stock(model: Any, ids: list[int]) -> torch.Tensor:
     """Logits [vocab] after these tokens by transformers, without a cache."""
     with torch.no_grad():
         return model(torch.tensor([ids]), use_cache=False).logits[0, -1]
-
-
-def logits(body: Body, *parts: list[int], pad: int = 0) -> torch.Tensor:
-    """Logits [vocab] after tokens read in these parts, the first `pad` of them padding."""
-    cache = Cache(body, 1, sum(map(len, parts)) + 3)
-    cache.clear([pad])
-    read = 0
-    for part in parts:
-        state = body.read(cache, body.ids([part]), torch.arange(read, read + len(part)))
-        read += len(part)
-    return body.logits(state, body.head)[0]
 
 
 def assert_same(kind: str, **changes: Any) -> None:
