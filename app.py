@@ -217,7 +217,7 @@ def serve(blocks: Any) -> None:
         server_port=settings.port,
         theme=theme.theme(),
         css_paths=theme.CSS,
-        js=theme.DARK,
+        js=theme.JS,
         run_history=False,
         ssr_mode=False,
         footer_links=["api"],

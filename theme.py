@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-CSS = Path(__file__).parent / "assets" / "studio.css"
+ASSETS = Path(__file__).parent / "assets"
+CSS = ASSETS / "studio.css"
+JS = (ASSETS / "studio.js").read_text()  # run once, when the page has come up
 BLACK, NIGHT, SHADE = "#000000", "#0a0a0a", "#1f1f1f"
 WHITE, PALE, GREY, EDGE = "#ffffff", "#f2f2f2", "#b3b3b3", "#595959"
 
@@ -58,8 +60,6 @@ COLOURS = {
 }
 
 
-# Gradio's own dark parts, such as the JSON viewer, go by a class on the body.
-DARK = "() => document.body.classList.add('dark')"
 WAVE = {"waveform_color": GREY, "waveform_progress_color": WHITE, "trim_region_color": EDGE}
 
 

@@ -55,8 +55,8 @@ def visit(studio: served.Served, browser: Any) -> Iterator[Callable[..., Page]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert outside == []
-    assert complaints == []
+    assert outside == [], "\n".join(outside)
+    assert complaints == [], "\n".join(complaints)
 
 
 def status(page: Page) -> Any:

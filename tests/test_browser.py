@@ -138,6 +138,24 @@ def test_stop_ends_a_song_soon_and_the_next_one_works(visit: Callable[..., Page]
     assert_ready(page)
 
 
+def test_stop_on_a_slow_line_is_not_lost(visit: Callable[..., Page], studio: served.Served):
+    page = visit()
+    fill(page, prompt="calm piano")
+    slow = {"offline": False, "latency": 1000, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    page.locator("#generate").click()
+    page.locator("#stop").click()
+    expect(status(page)).to_have_text("Stopped. Nothing was kept.")
+    assert_ready(page)
+    until = time.monotonic() + 10
+    while studio.left_behind():
+        assert time.monotonic() < until, "the song goes on, though the page says that it was stopped"
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(500)
+    assert studio.left_behind() == []
+    expect(status(page)).to_have_text("Stopped. Nothing was kept.")
+
+
 def test_a_second_visitor_waits_may_leave_the_queue_and_is_served(visit: Callable[..., Page]):
     first, second = visit(), visit()
     for page, seed, steps in ((first, 1, 80), (second, 2, 8)):

@@ -47,7 +47,7 @@ with gr.Blocks() as blocks:
         getattr(one, kind)(told, one, trigger_mode="multiple", **quiet)
     gr.HTML("<p style='height: 900px'></p>")
 
-blocks.launch(server_port=int(os.environ["ACE_PORT"]), theme=theme.theme(), css_paths=theme.CSS, js=theme.DARK,
+blocks.launch(server_port=int(os.environ["ACE_PORT"]), theme=theme.theme(), css_paths=theme.CSS, js=theme.JS,
               css=".gradio-container { width: 100% }", run_history=False, ssr_mode=False)
 """
 GOT = "document.querySelector('#got textarea').value"
