@@ -23,6 +23,7 @@ FIXED = {"pre-chorus": 2, "post-chorus": 2, "outro": 2} | dict.fromkeys(
     ("intro", "instrumental", "interlude", "solo", "break", "breakdown", "build", "drop"), 0
 )
 NAMES = (*COUNTED, *FIXED)
+_LONGEST_FIRST = sorted(NAMES, key=len, reverse=True)  # "breakdown" begins with "break"
 REFRAINS = frozenset(
     name for name, count in COUNTED.items() if count == "chorus_lines"
 )  # they come again word for word
@@ -30,7 +31,7 @@ TAG = re.compile(r"\s*\[([^\[\]\n]*)\]\s*")
 _ASKED = re.compile(r"\[?\s*([a-z][a-z -]*?)\s*(\d{1,2})?\s*\]?\s*(?::\s*(\d{1,9}))?")
 _WORDS = re.compile(r"[^\W_]+")
 _LABEL = re.compile(  # a heading where a line should be: "Verse 2", "(Chorus x2)", "Bridge - softly"
-    rf"\W*(?:{'|'.join(sorted(NAMES, key=len, reverse=True))}|pre chorus|title|lyrics|end)\W*(?:x?\d+\W*)?(?:[:(].*|-\s.*)?",
+    rf"\W*(?:{'|'.join(_LONGEST_FIRST)}|pre chorus|title|lyrics|end)\W*(?:x?\d+\W*)?(?:[:(].*|-\s.*)?",
     re.IGNORECASE,
 )
 _TALK = re.compile(
@@ -120,7 +121,7 @@ def kind_of(tag: str) -> str:
     """The name of a section without its number and what else a tag may say: "Verse 1 - soft" → "verse"."""
     words = re.sub(r"^pre[ -]?chorus", "pre-chorus", tag.strip().lower())
     words = re.sub(r"^post[ -]?chorus", "post-chorus", words)
-    return next((name for name in sorted(NAMES, key=len, reverse=True) if re.match(rf"{name}\b", words)), words)
+    return next((name for name in _LONGEST_FIRST if re.match(rf"{name}\b", words)), words)
 
 
 def structure(text: str, counts: dict[str, int]) -> tuple[Section, ...]:

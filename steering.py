@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from errors import BadOutput
-from lm import LM, Sampling
+from lm import Sampling, Speaker
 from sections import LINE_TOKENS, Again, Line, Piece, Rules, Said, parts
 from wording import Wording, tidied
 
@@ -22,7 +22,7 @@ OVERRUN = 6  # tokens that the word at the end of a full line may still take
 class Writer:
     """One text being written. `chances` are numbers in [0, 1), one for each draw."""
 
-    lm: LM
+    lm: Speaker
     wording: Wording
     how: Sampling
     chances: Iterator[float]
