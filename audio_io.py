@@ -6,6 +6,7 @@ its own. What leaves is finite, audible, of the asked length, and whole on disk.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -17,9 +18,11 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +41,7 @@ DECODE_LIMIT_S = 20  # ten minutes of CD or Opus take 3 to 5 s on an idle core, 
 DECODE_MEMORY = 2 * 2**30  # bytes of addresses; ten minutes of sound are 230 MB
 DECODER = ROOT / "decode.py"
 DAMAGED = "This file could not be read; it may be damaged."
+KEPT_S = 3600  # how long a finished file lives; the page's own delete_cache is the same
 EXPIRED = "The upload has expired; please add it again."
 
 SILENT_BELOW = 10 ** (-60 / 20)  # peak, -60 dBFS
@@ -83,7 +87,7 @@ def check_file(path: str | Path) -> None:
 
 
 def run_decoder(path: str | Path) -> bytes:
-    """What `decode.py` answers, in a process that has no secrets of ours, little time and little memory."""
+    """What `decode.py` answers of a recording."""
     limits = {
         "rate": SAMPLE_RATE,
         "range_s": AUDIO_RANGE_S,
@@ -91,24 +95,32 @@ def run_decoder(path: str | Path) -> bytes:
         "channels": SOURCE_CHANNELS,
         "silent": SILENT_BELOW,
         "memory": DECODE_MEMORY,
-        "packages": [folder for folder in sys.path if folder.endswith("-packages")],
     }
+    return in_child(DECODER, path, limits, DECODE_LIMIT_S)
+
+
+def in_child(script: Path, path: str | Path, limits: Mapping[str, Any], seconds: float) -> bytes:
+    """What a script answers about an upload, in a process that has no secrets of ours, little time and little memory.
+
+    The script bounds its own memory by `limits`. Raises AudioError when it does not answer within `seconds`, or dies.
+    """
+    told = {**limits, "packages": [folder for folder in sys.path if folder.endswith("-packages")]}
     kept = {name: os.environ[name] for name in ("SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
     try:
         run = subprocess.run(
-            [sys.executable, "-I", str(DECODER), os.fspath(path), json.dumps(limits)],
+            [sys.executable, "-I", str(script), os.fspath(path), json.dumps(told)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=DECODE_LIMIT_S,
+            timeout=seconds,
             env={"OPENBLAS_NUM_THREADS": "1", **kept},  # each thread of OpenBLAS would claim addresses
         )
     except subprocess.TimeoutExpired:
-        log.warning("decoder: over %g s", DECODE_LIMIT_S)
+        log.warning("%s: over %g s", script.stem, seconds)
         raise AudioError("This file took too long to read.", "Save it as WAV and add it again.") from None
     if words := run.stderr.decode(errors="replace").replace(os.fspath(path), "the upload").strip():
-        log.warning("decoder: %r", words[-1000:])
+        log.warning("%s: %r", script.stem, words[-1000:])
     if run.returncode:
-        log.warning("decoder: exit status %d", run.returncode)
+        log.warning("%s: exit status %d", script.stem, run.returncode)
         raise AudioError(DAMAGED if os.path.lexists(path) else EXPIRED)
     return run.stdout
 
@@ -204,6 +216,49 @@ def write_wav(samples: np.ndarray, path: Path, exact: bool = False) -> None:
         peak = bytes(content[:256]).index(b"PEAK")
         content[peak + 12 : peak + 16] = bytes(4)
     whole(path, content)
+
+
+def rounded(samples: np.ndarray) -> np.ndarray:
+    """Samples as a 24-bit file holds them."""
+    steps = np.clip(np.rint(samples * np.float32(PCM_TOP)), -PCM_TOP, PCM_TOP - 1)
+    return (steps / np.float32(PCM_TOP)).astype(np.float32)
+
+
+def held(path: str | Path) -> np.ndarray:
+    """The samples [2, n] of a take's own file, and the sign that it is in use. Raises ExportError when it is gone."""
+    import soundfile
+
+    try:
+        os.utime(path)  # gradio sweeps by age
+        return soundfile.read(path, dtype="float32")[0].T
+    except (OSError, RuntimeError) as error:  # libsndfile's errors are RuntimeErrors
+        log.warning("take: %s", type(error).__name__)
+        raise ExportError(
+            "This take is no longer here: files are kept for an hour.",
+            "Make it again, or restore it from a file of it.",
+        ) from None
+
+
+def keep(path: str | Path, outbox: Path) -> Path:
+    """Move a finished file to where it stays for an hour, in a folder with an unguessable name. Raises DiskFull or ExportError."""
+    sweep(outbox)
+    folder = outbox / secrets.token_hex(16)
+    try:
+        folder.mkdir(parents=True)
+        return Path(shutil.move(path, folder / Path(path).name))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise unwritable(error) from error
+
+
+def sweep(outbox: Path) -> None:
+    """Remove what has lain there for an hour unused, and the folders whose files Gradio has swept."""
+    old = time.time() - KEPT_S
+    for folder in outbox.iterdir() if outbox.is_dir() else ():
+        with contextlib.suppress(OSError):  # another request sweeps, too
+            newest = max(entry.lstat().st_ctime for entry in (folder, *folder.iterdir()))
+            if newest < old:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def whole(path: Path, content: memoryview) -> None:
