@@ -135,9 +135,7 @@ class Engine:
     def describe(self) -> dict[str, Any]:
         """Which model made a song, for its recipe."""
         dtype = str(self.pipe.transformer.dtype).removeprefix("torch.")
-        row = self.checkpoint
-        own = {"key": row.key, "id": row.key if row.key == "demo" else row.source, "revision": row.revision}
-        return {**own, "device": self.device, "dtype": dtype}
+        return {**self.checkpoint.facts, "device": self.device, "dtype": dtype}
 
     def sync(self) -> None:
         """Wait until the device has done what it was told."""

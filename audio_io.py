@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import json
 import logging
 import math
@@ -192,30 +191,6 @@ def survives(samples: np.ndarray) -> bool:
     steps = samples * np.float32(PCM_TOP)
     whole_steps = (steps == np.rint(steps)).all() and (steps >= -PCM_TOP).all() and (steps < PCM_TOP).all()
     return bool(whole_steps and not np.signbit(samples[samples == 0]).any())  # -0.0 would come back as 0.0
-
-
-def write_wav(samples: np.ndarray, path: Path, exact: bool = False) -> None:
-    """Samples [2, n] as a 24-bit WAV, or, if these very samples are to be kept, as 32-bit float.
-
-    The file appears whole or not at all, and the same samples give the same bytes.
-    """
-    import soundfile
-
-    # Made in memory, because libsndfile swallows what a file's write raises.
-    wav = io.BytesIO()
-    try:
-        if exact:
-            soundfile.write(wav, samples.T, SAMPLE_RATE, format="WAV", subtype="FLOAT")
-        else:  # rounded here, because libsndfile rounds down
-            pcm = np.clip(np.rint(samples.T * np.float32(PCM_TOP)), -PCM_TOP, PCM_TOP - 1).astype(np.int32) << 8
-            soundfile.write(wav, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_24")
-    except RuntimeError as error:
-        raise unwritable(error) from error
-    content = wav.getbuffer()
-    if exact:  # libsndfile tells the time in its PEAK chunk, which stands before the samples: id, size, version, time
-        peak = bytes(content[:256]).index(b"PEAK")
-        content[peak + 12 : peak + 16] = bytes(4)
-    whole(path, content)
 
 
 def rounded(samples: np.ndarray) -> np.ndarray:

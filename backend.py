@@ -1,8 +1,8 @@
 """The gate to the GPU: one engine, one planner, one lock, one `@spaces.GPU` function for every request.
 
 On a ZeroGPU Space the body of `run_gpu` runs in a forked worker, and only plain values cross: a frozen request and a
-number in; `Progress`, `Sound`, `Draft` or `Sheet`, and `Failure` out. Elsewhere the decorator is the identity and the same code runs in this
-process. What needs no GPU happens outside, in `modes.py`.
+number in; `Progress`, `Sound`, `Draft`, `Sheet` or `Stems`, and `Failure` out. Elsewhere the decorator is the identity and the same
+code runs in this process. What needs no GPU happens outside, in `modes.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import composer
 import lora_layouts
 import lyrics_lm
 import planners
+import stems
+from afters import Separate
 from errors import (
     EngineMissing,
     Failure,
@@ -41,7 +43,7 @@ from lyrics import Lyrics
 from plans import Draft
 from settings import Checkpoint, PlannerRow, checkpoint_for, planner_for, read
 from song import Asked, SongRequest
-from sound import Progress, Sheet, Sound
+from sound import Progress, Sheet, Sound, Stems
 
 if sys.platform == "linux":
     import spaces  # before torch: on ZeroGPU it patches torch's CUDA
@@ -60,6 +62,7 @@ THINK_S, CODE_S = (
     0.006,
 )  # the planner: a thought, or a draft's lyrics ten times as long; a captured step for each code
 LYRICS_LOAD_S, LYRICS_TOKEN_S = 25, 0.02  # 15 GB read by each fresh worker; a token of 7 billion weights
+STEMS_LOAD_S, STEMS_S_PER_S = 8, 0.03  # 84 MB read by each fresh worker; htdemucs runs at many times real time
 LORA_S = 2  # reading one of 100 MB and putting it beside the weights
 MARGIN = 1.3
 BEAT_S = 0.5  # a generator can be stopped only when it yields: in long phases the last event is told again
@@ -72,11 +75,14 @@ ZERO_GPU_ERRORS = {  # titles of the spaces package's errors: our class, our sen
     "ZeroGPU worker error": (GpuAborted, "The GPU stopped before the song was done, twice.", "Try fewer steps or a shorter song."),
 }  # fmt: skip
 
+Answer = Sound | Draft | Sheet | Stems
+
 _lock = threading.Lock()  # one song at a time
 _building = threading.Lock()
 _engine: Any = None
 _planner: Any = None
 _lyricists: dict[str, lyrics_lm.Lyricist] = {}  # by the key of their row
+_separators: dict[str, stems.Separator] = {}  # likewise
 
 
 def checkpoint() -> Checkpoint:
@@ -156,6 +162,23 @@ def _lyricist(row: LyricistRow, on: str) -> lyrics_lm.Lyricist:
     return _lyricists[row.key]
 
 
+def stems_row() -> stems.StemsRow:
+    """The model this machine takes songs apart with. Raises SettingError when ACE_STEMS_MODEL names nothing."""
+    return stems.row_for(read().stems_model)
+
+
+def get_separator() -> stems.Separator:
+    """The one separator of this process, built by the first who asks for stems; song calls do not carry it.
+
+    Raises EngineMissing when its weights cannot be had.
+    """
+    row = stems_row()
+    with _building:
+        if row.key not in _separators:
+            _separators[row.key] = stems.load(row, checkpoints.device())
+        return _separators[row.key]
+
+
 def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> int:
     """Seconds of GPU to ask for: cold start, steps and decoding with a margin, within the bounds of the settings.
 
@@ -169,6 +192,8 @@ def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> 
         work += THINK_S + request.code_count * CODE_S + len(request.loras) * LORA_S
     elif isinstance(request, Lyrics):
         work += LYRICS_LOAD_S + request.max_new_tokens * LYRICS_TOKEN_S
+    elif isinstance(request, Separate):
+        work += STEMS_LOAD_S + request.song.seconds * STEMS_S_PER_S
     else:
         work += 10 * THINK_S
     estimate = max(int(work * MARGIN), bounds.gpu_min_s)
@@ -181,7 +206,7 @@ def on_gpu(function: Any) -> Any:
 
 
 @on_gpu
-def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Sound | Draft | Sheet | Failure]:
+def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Answer | Failure]:
     """Answer one request: progress by step, then what it asks for or a Failure. Closing the generator stops it soon.
 
     The engine works in a thread, so that its steps can be told while they happen. Errors are values here: an exception
@@ -196,7 +221,7 @@ def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Soun
         events.put(progress)
 
     threading.Thread(target=_answer, args=(request, report, events.put), daemon=True).start()
-    event: Progress | Sound | Draft | Sheet | Failure = Progress("Starting")
+    event: Progress | Answer | Failure = Progress("Starting")
     try:
         while isinstance(event, Progress):
             with contextlib.suppress(queue.Empty):
@@ -222,11 +247,15 @@ def _answer(request: Asked, report: Any, put: Any) -> None:
         put(as_failure(error))
 
 
-def _made(request: Asked, report: Any) -> Sound | Draft | Sheet:
+def _made(request: Asked, report: Any) -> Answer:
     if isinstance(request, Lyrics):
         if lyricist_row().key not in _lyricists:
             report(Progress("Loading the lyrics model"))
         return get_lyricist().write(request, report)
+    if isinstance(request, Separate):
+        if not _separators:
+            report(Progress("Loading the stems model"))
+        return get_separator().separate(request.song, report)
     if _engine is None:
         report(Progress("Loading the model"))
     return composer.answer(get_backend(), get_planner if planner_row() else None, request, report)
@@ -237,12 +266,13 @@ def _free_memory(error: BaseException) -> None:
     torch = sys.modules.get("torch")
     if torch and out_of_memory(error):
         error.__traceback__ = None  # its frames hold the song's tensors
-        _lyricists.clear()  # songs come first; it is loaded again when it is asked
+        _lyricists.clear()  # songs come first; they are loaded again when they are asked
+        _separators.clear()
         getattr(torch.get_device_module(), "empty_cache", lambda: None)()  # torch.cuda, torch.mps; torch.cpu has none
 
 
-def answer(request: Asked) -> Iterator[Progress | Sound | Draft | Sheet]:
-    """Answer one request through the gate: progress events, then the Sound of a song, the Draft or the Sheet of words.
+def answer(request: Asked) -> Iterator[Progress | Answer]:
+    """Answer one request through the gate: progress events, then the Sound of a song, the Draft or the Sheet of words, the Stems.
 
     Raises StudioError in the user's words. A GPU task that was aborted is tried once more at twice the estimate.
     """
@@ -254,7 +284,7 @@ def answer(request: Asked) -> Iterator[Progress | Sound | Draft | Sheet]:
         yield from _attempt(request, 2.0)
 
 
-def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Sound | Draft | Sheet]:
+def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Answer]:
     try:
         for event in run_gpu(request, multiplier):
             if isinstance(event, Failure):

@@ -16,21 +16,25 @@ PAIRS = {  # what pairs are of
 }
 
 
-def refusal(error: ValidationError, known: Mapping[str, Knob]) -> InputError:
-    """The first complaint as one sentence; `known` are the controls by name."""
+def refusal(error: ValidationError, known: Mapping[str, Knob], name: str = "") -> InputError:
+    """The first complaint as one sentence; `known` are the controls by name.
+
+    `name` is the control whose value was looked at on its own; else the error says where it was.
+    """
     first = error.errors()[0]
-    control, got, place = known[first["loc"][0]], first["input"], ""
+    where = (name, *first["loc"]) if name else first["loc"]
+    control, got, place = known[where[0]], first["input"], ""
     if control.kind == "audio":
         return AudioError(f"{control.label} must be a recording.")
     if control.kind == "object":
-        where = " ".join(str(part) for part in first["loc"][1:2])
-        return KnobError(f"{control.label} must be a saved plan{f'; its {where} cannot be used' if where else ''}.")
+        part = " ".join(str(part) for part in where[1:2])
+        return KnobError(f"{control.label} must be a saved plan{f'; its {part} cannot be used' if part else ''}.")
     if control.kind == "pairs":
         return KnobError(f"{control.label} must be {control.range} of {PAIRS[control.name]}.")
     if control.kind == "loras":
-        if first["loc"][2:] != ("strength",):
+        if where[2:] != ("strength",):
             return LoraError(f"{control.label} must be {control.range}, each with a strength.")
-        place, control = f" of LoRA {first['loc'][1] + 1}", fields_of(Stacked)["strength"]
+        place, control = f" of LoRA {where[1] + 1}", fields_of(Stacked)["strength"]
     if first["type"] == "string_too_long":
         return TextError(f"{control.label} may hold {control.high:,.0f} characters; yours has {len(got):,}.")
     if first["type"] == "key":

@@ -49,6 +49,13 @@ class Checkpoint:
         """The command that downloads it."""
         return f"hf download {self.source}" + (f" --revision {self.revision}" if self.revision else "")
 
+    @property
+    def facts(self) -> dict[str, str | None]:
+        """Which model it is, as a recipe says it: a folder of this machine by its name alone."""
+        own = Path(self.source).name if Path(self.source).is_absolute() else self.source
+        key = self.key if self.key in CHECKPOINTS else own
+        return {"key": key, "id": own, "revision": self.revision}
+
 
 SKETCH = ("thinking", "lm_cfg_scale", "lm_negative_prompt")  # the knobs of the planner's audio codes
 DRAWS_NOT = "this model has no audio tokenizer to read a sketch with"
@@ -173,12 +180,14 @@ class Settings:
     """The environment, parsed. `model` is a key of CHECKPOINTS, a Hub id, a folder, or empty for "by machine".
 
     `planner` is a key of PLANNERS, a folder, "none", or empty for the checkpoint's own; `lyrics_model` what
-    `lyricists.lyricist_for` reads.
+    `lyricists.lyricist_for` reads, `stems_model` what `stems.row_for` reads. `scratch` is where requests work, `outbox`
+    where finished files stay for an hour: within what Gradio serves, so that it makes no second copy of them.
     """
 
     model: str = ""
     planner: str = ""
     lyrics_model: str = ""
+    stems_model: str = ""
     host: str = "127.0.0.1"
     port: int = 7860
     gpu_min_s: int = 60
@@ -186,6 +195,7 @@ class Settings:
     queue_size: int = 24
     zero_gpu: bool = False
     scratch: Path = Path(tempfile.gettempdir()) / "ace-studio"
+    outbox: Path = Path(tempfile.gettempdir()) / "gradio" / "ace-studio"
 
 
 def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
@@ -206,12 +216,14 @@ def read(env: Mapping[str, str] | None = None) -> Settings:
         model=env.get("ACE_MODEL", "").strip(),
         planner=env.get("ACE_PLANNER", "").strip(),
         lyrics_model=env.get("ACE_LYRICS_MODEL", "").strip(),
+        stems_model=env.get("ACE_STEMS_MODEL", "").strip(),
         host=env.get("ACE_HOST") or env.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
         port=_whole(env, "ACE_PORT", 7860, 1, 65535),
         gpu_min_s=_whole(env, "ACE_GPU_MIN_S", 60, 1, 3600),
         gpu_max_s=_whole(env, "ACE_GPU_MAX_S", 300, 1, 3600),
         queue_size=_whole(env, "ACE_QUEUE", 24, 1, 1000),
         zero_gpu=env.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"),
+        outbox=Path(env.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve() / "ace-studio",
     )
     if settings.gpu_min_s > settings.gpu_max_s:
         raise SettingError(

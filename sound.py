@@ -1,4 +1,4 @@
-"""What travels between the floors: a recording, a LoRA, a song's progress, the sound an engine made, the finished take."""
+"""What travels between the floors: a recording, a LoRA, a song's progress, an engine's sound, the finished take, its files."""
 
 from __future__ import annotations
 
@@ -128,8 +128,26 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Stems:
+    """What a separator made of a song: float32 samples [2, n] at 48 kHz by name, which add up to the song."""
+
+    samples: Mapping[str, np.ndarray]
+    timings: Mapping[str, float]
+    model: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Take:
-    """A finished song: the file and the recipe that makes it again."""
+    """A finished song: the file, what is known of it, and the recipe that makes it again and travels in every file of it."""
 
     path: str
+    metadata: Mapping[str, Any] = field(hash=False)
+    recipe: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Files:
+    """What became of a take: the files by name, and what was measured while they were made."""
+
+    paths: Mapping[str, str] = field(hash=False)
     metadata: Mapping[str, Any] = field(hash=False)

@@ -86,6 +86,13 @@ TIPS: dict[str, str] = {
     "n_min": "Flow morph: the share of steps that are skipped at first. Higher keeps more of the song.",
     "n_max": "Flow morph: the share of steps after which the new description leads alone. 1 = never.",
     "n_avg": "Flow morph: how many draws of noise are averaged in each step. More is steadier and slower.",
+    # After the song
+    "target_lufs": "How loud the song is as a whole. -14 is what streaming plays at, -9 is a loud master, -16 a podcast, -23 broadcast. True peaks stay below -1 dBTP.",
+    "format": "MP3 goes everywhere; FLAC and WAV lose nothing; 32-bit float WAV is for further work.",
+    "title": "What players show, and the name of the file.",
+    "fade_in_s": "How long the song takes to come out of silence.",
+    "fade_out_s": "How long it takes to go into silence at its end.",
+    "sample_rate": "48 kHz is what the song was made at; 44.1 kHz is that of CDs.",
     "keep_words": "Sings the source lyrics around a repaint, with the target lyrics in place of the lines that fall into it.",
 }
 

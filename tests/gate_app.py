@@ -1,4 +1,4 @@
-"""The real page on the real `spaces` package: a sine for a song engine, a parrot for a planner, a poet. For test_gate.py.
+"""The real page on the real `spaces` package: a sine for a song engine, a parrot for a planner, a poet, a prism.
 
 torch is hidden, because `spaces` fails on its CPU build under SPACES_ZERO_GPU. The prompt steers what the engine does, and
 the file that GATE_LOG names tells what it did: a line `event pid seed heard` for each build, and for each song that begins,
@@ -28,7 +28,8 @@ from plans import Draft, Plan
 from remakes import Remake
 from settings import CHECKPOINTS
 from song import SongRequest
-from sound import SAMPLE_RATE, Progress, Sheet, Sound
+from sound import SAMPLE_RATE, AudioClip, Progress, Sheet, Sound, Stems
+from stems import NAMES
 
 LOG = Path(os.environ["GATE_LOG"])
 STEP_S, SLOW_STEP_S = 0.03, 0.5
@@ -118,6 +119,25 @@ class Poet:
         return Sheet(text.strip(), {"total_s": 0.0}, {"name": "poet"})
 
 
+class Prism:
+    """A stems model without weights: a quarter of the song each."""
+
+    def separate(self, song: AudioClip, report: Callable[[Progress], None]) -> Stems:
+        """The four quarters, told one by one."""
+        note("split", 0, song.seconds)
+        for step in range(5):
+            report(Progress("Separating", step, 4))
+            time.sleep(STEP_S)
+        quarters = dict.fromkeys(NAMES, song.samples / 4)
+        return Stems(quarters, {"total_s": 0.0}, {"id": "prism", "rest_db": -200.0})
+
+
+def cut(*_: Any) -> Prism:
+    """In place of `stems.load`."""
+    note("cut")
+    return Prism()
+
+
 def inspire(*_: Any) -> Poet:
     """In place of `lyrics_lm.load`."""
     note("inspire")
@@ -136,15 +156,26 @@ def load(*_: Any) -> Sine:
     return Sine()
 
 
+class NoTorch:
+    """Finds no torch, wherever it is installed."""
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        """Raise for torch; nothing to say of others."""
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def main() -> None:
     """`app.main()` with the sine."""
-    sys.modules["torch"] = None
+    sys.meta_path.insert(0, NoTorch())  # not None in sys.modules, where scipy would take it for torch
     import ace_pipeline
     import app
     import checkpoints
     import lyrics_lm
     import planners
+    import stems
 
+    stems.load = cut
     ace_pipeline.load = load
     lyrics_lm.load = inspire
     planners.load = hatch

@@ -20,6 +20,7 @@ from gradio_client import Client
 from waiting import wait_until
 
 import modes
+from afters import AFTERS
 from drafts import DRAFTS
 from lora_stack import LORA_MAX_BYTES
 from lyrics import Lyrics
@@ -27,6 +28,7 @@ from remakes import MODES
 from song import Advanced, LMOptions, SongRequest, controls
 
 SONG = {"prompt": "lo-fi\u202e beat\x00", "duration_s": 10.5, "instrumental": True, "inference_steps": 8, "seed": 7}
+ENDPOINTS = {"restore", *(mode.mode for mode in (*MODES, *DRAFTS, Lyrics, *AFTERS))}
 PATIENCE_S = 120  # a busy machine of two cores makes these songs in a fifth of it
 
 
@@ -95,9 +97,9 @@ def with_mcp(studio: served.Served, ask: Callable[[Any], Awaitable[Any]]) -> Any
     return asyncio.run(talk())
 
 
-def test_the_songs_and_the_drafts_are_the_endpoints(client: Client):
+def test_the_songs_the_drafts_and_what_follows_a_song_are_the_endpoints(client: Client):
     api = client.view_api(print_info=False, return_format="dict")
-    assert set(api["named_endpoints"]) == {f"/{mode.mode}" for mode in (*MODES, *DRAFTS, Lyrics)}
+    assert set(api["named_endpoints"]) == {f"/{name}" for name in ENDPOINTS}
     assert api["unnamed_endpoints"] == {}
 
 
@@ -248,7 +250,8 @@ def test_a_cancelled_song_ends_and_the_next_is_served(client: Client, studio: se
     assert Path(path).is_file()
 
 
-BEHIND_BUTTONS = [*(f"on_{mode.mode}" for mode in MODES), "retake", "on_recording", "on_song_to_edit"]
+BEHIND_BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *AFTERS)]
+BEHIND_BUTTONS += ["retake", "on_recording", "on_song_to_edit", "on_open"]
 
 
 @pytest.mark.parametrize("name", BEHIND_BUTTONS)
@@ -309,15 +312,15 @@ def test_a_recording_is_not_fetched_from_this_machines_network(studio: served.Se
 
 def test_mcp_offers_tools_that_explain_every_parameter(studio: served.Served):
     tools = {tool.name: tool for tool in with_mcp(studio, lambda session: session.list_tools()).tools}
-    assert tools.keys() == {mode.mode for mode in (*MODES, *DRAFTS, Lyrics)}
-    for mode in (*MODES, *DRAFTS, Lyrics):
+    assert tools.keys() == ENDPOINTS
+    for mode in (*MODES, *DRAFTS, Lyrics, *AFTERS):
         tool = tools[mode.mode]
         assert tool.description.startswith(mode.__doc__)
         parameters = tool.inputSchema["properties"]
         assert list(parameters) == list(controls(mode))
         assert [name for name, known in parameters.items() if not known.get("description")] == []
         assert mode not in MODES or "(8 to 80)" in parameters["inference_steps"]["description"]
-        assert tool.inputSchema["required"] == [next(iter(controls(mode)))]
+        assert tool.inputSchema.get("required", []) == ([] if mode in AFTERS else [next(iter(controls(mode)))])
 
 
 def test_a_draft_without_a_planner_is_refused(client: Client):

@@ -14,7 +14,9 @@ import pytest
 import soundfile
 
 import audio_io
+import finish
 from errors import BadOutput, DiskFull, ExportError
+from formats import FORMATS
 from sound import SAMPLE_RATE, Sound
 
 SECONDS = 10
@@ -154,21 +156,29 @@ def test_music_and_silence_are_not_heard_as_noise(samples: np.ndarray) -> None:
 # The file
 
 
+def write(samples: np.ndarray, path: Path, form: str = "wav24") -> None:
+    """A song's file as the studio writes it: the samples, then title and recipe."""
+    finish.write(path, samples, {"title": "A song", "lyrics": "la", "schema": "ace-music-studio"}, FORMATS[form])
+
+
 def test_the_file_is_24_bit_stereo_at_48_khz_and_rounds_each_sample_to_the_nearest(tmp_path: Path) -> None:
     samples = np.random.default_rng(1).uniform(-1, 1, (2, 48_000)).astype(np.float32)
     samples[0, :4] = (1.0, -1.0, 0.0, 2.0**-23)
-    audio_io.write_wav(samples, tmp_path / "a.wav")
+    write(samples, tmp_path / "a.wav")
     info = soundfile.info(tmp_path / "a.wav")
     assert (info.format, info.subtype, info.samplerate, info.channels) == ("WAV", "PCM_24", 48_000, 2)
     written = soundfile.read(tmp_path / "a.wav", dtype="int32")[0].T >> 8
     assert np.array_equal(written, np.clip(np.rint(samples * 2.0**23), -(2**23), 2**23 - 1))
+    held = audio_io.held(tmp_path / "a.wav")
+    assert (
+        np.array_equal(held, audio_io.rounded(samples)) and held.dtype == audio_io.rounded(samples).dtype == np.float32
+    )
 
 
 def test_a_song_read_and_written_again_is_the_same_file(tmp_path: Path) -> None:
-    audio_io.write_wav(tone(peak=0.99), tmp_path / "a.wav")
-    again = soundfile.read(tmp_path / "a.wav", dtype="float32")[0].T
-    audio_io.write_wav(again, tmp_path / "b.wav")
-    audio_io.write_wav(tone(peak=0.99), tmp_path / "c.wav")
+    write(tone(peak=0.99), tmp_path / "a.wav")
+    write(audio_io.held(tmp_path / "a.wav"), tmp_path / "b.wav")
+    write(tone(peak=0.99), tmp_path / "c.wav")
     files = [(tmp_path / name).read_bytes() for name in ("a.wav", "b.wav", "c.wav")]
     assert files[0] == files[2], "the same samples must give the same bytes"
     assert files[0] == files[1]
@@ -177,7 +187,7 @@ def test_a_song_read_and_written_again_is_the_same_file(tmp_path: Path) -> None:
 def test_an_exact_file_holds_the_very_samples_and_the_same_bytes_at_any_time(tmp_path: Path) -> None:
     samples = np.random.default_rng(2).uniform(-1.5, 1.5, (2, 4_800)).astype(np.float32)
     samples[0, :4] = (1.0, -2.0, -0.0, 2.0**-140)
-    audio_io.write_wav(samples, tmp_path / "a.wav", exact=True)
+    write(samples, tmp_path / "a.wav", "wav32")
     info = soundfile.info(tmp_path / "a.wav")
     assert (info.format, info.subtype, info.samplerate, info.channels) == ("WAV", "FLOAT", 48_000, 2)
     assert soundfile.read(tmp_path / "a.wav", dtype="float32")[0].T.tobytes("F") == samples.tobytes("F")
@@ -187,14 +197,17 @@ def test_an_exact_file_holds_the_very_samples_and_the_same_bytes_at_any_time(tmp
     stamp = slice(theirs.index(b"PEAK") + 12, theirs.index(b"PEAK") + 16)  # behind id, size and version: the time
     assert abs(int.from_bytes(theirs[stamp], "little") - time.time()) < 60, "libsndfile tells the time there"
     assert ours[stamp] == bytes(4)
-    assert ours[: stamp.start] + ours[stamp.stop :] == theirs[: stamp.start] + theirs[stamp.stop :]
+    assert ours[8 : stamp.start] == theirs[8 : stamp.start], "behind RIFF and the size of the file"
+    assert ours[stamp.stop : len(theirs)] == theirs[stamp.stop :], "then come the tags"
+    write(samples, tmp_path / "b.wav", "wav32")
+    assert (tmp_path / "b.wav").read_bytes() == ours
 
 
 def test_24_bit_samples_come_back_as_they_were(tmp_path: Path) -> None:
     samples = (np.random.default_rng(3).integers(-(2**23), 2**23, (2, 48_000)) / 2.0**23).astype(np.float32)
     samples[:, :2] = (-1.0, 1 - 2.0**-23)
-    assert audio_io.survives(samples)
-    audio_io.write_wav(samples, tmp_path / "a.wav")
+    assert audio_io.survives(samples) and np.array_equal(audio_io.rounded(samples), samples)
+    write(samples, tmp_path / "a.wav")
     assert np.array_equal(soundfile.read(tmp_path / "a.wav", dtype="float32")[0].T, samples)
 
 
@@ -203,7 +216,7 @@ def test_music_that_spells_the_name_of_a_chunk_stays_as_it_is(tmp_path: Path) ->
     spelt = np.frombuffer(b"PEAK" + bytes(range(1, 45)), np.uint8).reshape(-1, 3)  # 8 frames of 2 x 3 bytes
     values = (spelt.astype(np.int32) << (8, 16, 24)).sum(axis=1, dtype=np.int32)
     samples = (values / 2.0**31).astype(np.float32).reshape(-1, 2).T
-    audio_io.write_wav(samples, tmp_path / "a.wav")
+    write(samples, tmp_path / "a.wav")
     assert b"PEAK" in (tmp_path / "a.wav").read_bytes()
     assert np.array_equal(soundfile.read(tmp_path / "a.wav", dtype="float32")[0].T, samples)
 
@@ -262,11 +275,8 @@ class FailingDisk:
 def test_a_file_appears_whole_or_not_at_all_whichever_call_fails(
     code: int, expected: type[ExportError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write() -> None:
-        audio_io.write_wav(tone(seconds=0.1), path)
-
     path, before = tmp_path / "song.wav", b"the take before"
-    write()
+    write(tone(seconds=0.1), path)
     whole = path.read_bytes()
     for first in itertools.count(1):
         path.write_bytes(before)
@@ -274,7 +284,7 @@ def test_a_file_appears_whole_or_not_at_all_whichever_call_fails(
         with monkeypatch.context() as patch:
             disk = FailingDisk(first, code, patch)
             try:
-                write()
+                write(tone(seconds=0.1), path)
             except ExportError as error:
                 refused = type(error)
         assert list(tmp_path.iterdir()) == [path], f"the failing call {first} left something behind"
@@ -287,7 +297,7 @@ def test_a_file_appears_whole_or_not_at_all_whichever_call_fails(
 
 def test_what_libsndfile_refuses_is_an_export_error(tmp_path: Path) -> None:
     with pytest.raises(ExportError):
-        audio_io.write_wav(np.zeros((70_000, 4), np.float32), tmp_path / "a.wav")
+        write(np.zeros((4, 70_000), np.float32), tmp_path / "a.wav")
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ import pytest
 import tiny
 from asking import ask
 
+import api
 import backend
 import checkpoints
 import lora_layouts
@@ -165,20 +166,20 @@ def upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
 
 def test_a_request_takes_a_lora_from_the_upload_folder_alone(upload: dict[str, str]) -> None:
     entry = {"file": {"path": upload["gradio"]}, "strength": 0.5}
-    asked = modes.uploads(Generate, {"loras": [entry]})
+    asked = api.uploads(Generate, {"loras": [entry]})
     assert asked == {"loras": [{"file": upload["gradio"], "strength": 0.5}]}
     (stacked,) = modes.ask(Generate, {"prompt": "rain", **asked}).loras
     assert (stacked.lora.name, stacked.lora.rank, stacked.strength) == ("warm", 2, 0.5)
     for path in (upload["."], "/etc/passwd", 7):
         for name in ("file", "config"):
             with pytest.raises(LoraError, match="must be an uploaded file or a preset"):
-                modes.uploads(Generate, {"loras": [entry | {name: {"path": path}}]})
+                api.uploads(Generate, {"loras": [entry | {name: {"path": path}}]})
     with pytest.raises(LoraError, match="must be an uploaded file or a preset"):
-        modes.uploads(Generate, {"loras": [{"file": upload["gradio"]}]})
+        api.uploads(Generate, {"loras": [{"file": upload["gradio"]}]})
 
 
 def test_what_is_no_stack_is_left_to_the_request(upload: dict[str, str]) -> None:
     for junk in (7, "a.safetensors", ["a"], {"file": 1}):
-        assert modes.uploads(Generate, {"loras": junk}) == {"loras": junk}
+        assert api.uploads(Generate, {"loras": junk}) == {"loras": junk}
         with pytest.raises(LoraError, match=LIMITS[:20]):
             modes.ask(Generate, {"prompt": "rain", "loras": junk})

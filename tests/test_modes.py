@@ -1,41 +1,52 @@
-"""The handlers: values in at the door, a guarded and written take out, the same for page and endpoint."""
+"""The handlers: values in at the door, a guarded and written take out, the same for page and endpoint.
+
+The endpoints themselves are in test_endpoints.py.
+"""
 
 from __future__ import annotations
 
-import inspect
+import errno
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
-import gradio as gr
 import numpy as np
 import pytest
 import soundfile
 import tiny
-from gradio.data_classes import FileData
 
 import audio_io
 import backend
 import modes
+import recipes
 import splice
-from errors import AudioError, BadOutput, DiskFull, EngineFault, KnobError, StudioError
+import tags
+from errors import BadOutput, DiskFull, EngineFault, KnobError, StudioError
 from remakes import MODES, Cover, Edit, Extend
 from settings import CHECKPOINTS, TURBO_LACKS
 from song import KNOBS, Generate, SongRequest, controls
-from sound import Progress, Sound, Take
-from tooltips import tip
+from sound import Files, Progress, Sound, Take, sha256
 
 WORDS = {"prompt": "slow piano", "duration_s": 10, "seed": 3, "inference_steps": 8}
 
 
 @pytest.fixture(autouse=True)
 def tiny_studio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The tiny engine behind the real gate, writing below the test's own folder."""
+    """The tiny engine behind the real gate, writing below the test's own folder: works in `scratch`, keeps in `gradio`."""
     monkeypatch.setenv("ACE_MODEL", "demo")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     monkeypatch.setattr(backend, "_engine", tiny.engine())
     monkeypatch.setattr(modes, "scratch", lambda: audio_io.scratch(tmp_path / "scratch"))
+
+
+def outbox(tmp_path: Path) -> Path:
+    """Where finished files stay."""
+    return tmp_path / "gradio" / "ace-studio"
 
 
 def sound_of(samples: np.ndarray) -> Sound:
@@ -69,6 +80,25 @@ def test_a_song_is_told_by_step_and_written_with_its_recipe(tmp_path: Path) -> N
     pickle.loads(pickle.dumps(made))
 
 
+def test_a_song_knows_itself_and_what_became_of_what_was_asked(tmp_path: Path) -> None:
+    made = list(modes.generate({**WORDS, "bpm": 120}, tmp_path))[-1]
+    own = {"sha256": sha256(audio_io.held(made.path)), "seconds": 10.0, "sample_rate": 48_000, "channels": 2}
+    assert made.metadata["take"] == made.recipe["take"] == own
+    assert made.metadata["parents"] == made.recipe["parents"] == {}
+    assert made.metadata["asked"] == {"bpm": 120, "keyscale": None, "seconds": 10, "by": {"bpm": "asked"}}
+    measured = made.metadata["measured"]
+    assert measured.keys() == {"bpm", "keyscale", "lufs", "true_peak_db", "seconds"} and measured["seconds"] == 10
+    assert tags.read(made.path).recipe == recipes.text(made.recipe), "the file has its recipe with it"
+
+
+def test_what_the_planner_chose_is_told_as_planned(tmp_path: Path) -> None:
+    plan = {"caption": "slow piano", "bpm": 96, "keyscale": "A minor"}
+    sound = replace(sound_of(tone()), planner={"name": "the planner", "plan": plan, "chosen": ["bpm", "keyscale"]})
+    request = Generate.parse({**WORDS, "bpm": 120})
+    asked = modes.take(request, sound, splice.whole(request, sound.samples, 0), tmp_path).metadata["asked"]
+    assert asked == {"bpm": 120, "keyscale": "A minor", "seconds": 10, "by": {"bpm": "asked", "keyscale": "planned"}}
+
+
 def test_a_recipe_fed_back_gives_the_same_bytes(tmp_path: Path) -> None:
     first = list(modes.generate({"prompt": "slow piano", "duration_s": 10, "inference_steps": 8}, tmp_path))[-1]
     again = first.metadata
@@ -76,6 +106,7 @@ def test_a_recipe_fed_back_gives_the_same_bytes(tmp_path: Path) -> None:
     second = list(modes.generate({**values, **again["advanced"], **again["lm"]}, tmp_path))[-1]
     assert Path(first.path).read_bytes() == Path(second.path).read_bytes()
     assert first.path != second.path
+    assert first.recipe == second.recipe
 
 
 def test_two_takes_never_share_a_guessable_name(tmp_path: Path) -> None:
@@ -162,61 +193,6 @@ def test_defaults_follow_the_checkpoint(monkeypatch: pytest.MonkeyPatch, model: 
         assert {name: own[name] for name in KNOBS} == {name: given[name] for name in KNOBS}
 
 
-SIGNATURES = {
-    Generate: ("prompt lyrics duration_s instrumental", "retakes plan loras"),
-    Cover: ("source_audio reference_audio prompt lyrics cover_strength", "retakes plan loras"),
-    Extend: ("source_audio prompt lyrics extra_duration_s side context_s crossfade_s", "retakes plan loras"),
-    Edit: (
-        "source_audio sub_mode prompt source_caption source_lyrics target_lyrics regions repaint_mode repaint_strength "
-        "n_min n_max n_avg",
-        "retakes plan loras keep_words",
-    ),
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_endpoint_carries_the_controls_names_defaults_and_words(mode: type[SongRequest]) -> None:
-    call, (before, after) = modes.endpoint(mode), SIGNATURES[mode]
-    parameters = inspect.signature(call).parameters
-    first, *others = names = [*before.split(), *KNOBS, *after.split()]
-    assert list(parameters) == names == list(controls(mode))
-    assert [n for n, p in parameters.items() if p.default is inspect.Parameter.empty] == [first]
-    given = modes.defaults(mode) | {
-        n: list(k.default) for n, k in controls(mode).items() if k.kind in ("pairs", "loras")
-    }
-    assert {name: parameters[name].default for name in others} == {name: given[name] for name in others}
-    assert parameters["guidance_scale"].default == 3.0 and parameters["bpm"].annotation == int | None
-    assert call.__name__ == mode.mode and call.__doc__.startswith(inspect.getdoc(mode))
-    for name, k in controls(mode).items():
-        assert f"    {name}: {tip(k)}\n" in call.__doc__ + "\n"
-    assert "bpm: Tempo in beats per minute. (30 to 300, empty = auto)" in call.__doc__
-
-
-def call(mode: type[SongRequest] = Generate, **changed: object) -> Iterator[tuple]:
-    """An endpoint, called by position as gradio does."""
-    values = {**modes.defaults(mode), "prompt": "slow piano", "inference_steps": 8, **changed}
-    return modes.endpoint(mode)(*values.values())
-
-
-def test_the_endpoint_yields_progress_then_file_and_recipe(tmp_path: Path) -> None:
-    outputs = []
-    for file, metadata in call(duration_s=10, seed=3):
-        if file:
-            assert Path(file["path"]).is_file()  # while the caller has it
-        outputs.append((file, metadata))
-    assert {"phase": "Denoising", "step": 3, "of": 8} in [m for f, m in outputs if f is None]
-    file, metadata = outputs[-1]
-    assert metadata["seed"] == 3 and file["meta"] == {"_type": "gradio.FileData"}
-    assert list((tmp_path / "scratch").iterdir()) == []  # and gone afterwards
-
-
-def test_the_endpoint_raises_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(gr.Error) as caught:
-        list(call(inference_steps=27.5))
-    assert caught.value.message == "Inference steps must be a whole number from 8 to 80; it is 27.5."
-    assert list((tmp_path / "scratch").iterdir()) == []
-
-
 @pytest.fixture
 def upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A second of sound in the upload folder."""
@@ -225,65 +201,6 @@ def upload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     path = str(tmp_path / "gradio" / "song.wav")
     soundfile.write(path, tone(seconds=1).T, 48_000, subtype="PCM_16")
     return path
-
-
-def test_a_file_is_known_by_its_place_in_the_upload_folder(upload: str) -> None:
-    k = controls(Cover)["reference_audio"]
-    assert modes.uploaded({"path": upload}, k) == upload
-    assert modes.uploaded(FileData(path=upload), k) == upload
-    assert [modes.uploaded(nothing, k) for nothing in (None, "", {})] == [None] * 3
-    os.utime(upload, (0, 0))
-    modes.uploaded({"path": upload}, k)
-    assert Path(upload).stat().st_mtime > 0, "a file in use is not swept by its age"
-    gone = upload.replace("song", "gone")
-    assert modes.uploaded({"path": gone}, k) == gone, "that it is gone is said by whoever opens it"
-
-
-ASTRAY = [
-    "/etc/passwd",
-    "../../etc/passwd",
-    "~/song.wav",
-    "file:///etc/passwd",
-    "http://127.0.0.1/song.wav",
-    ".",
-    "a\0b",
-    "\ud800",
-]
-
-
-@pytest.mark.parametrize("path", [*ASTRAY, "x" * 5000, 7, None, ["/etc/passwd"]])
-def test_no_other_path_is_a_file(upload: str, path: object) -> None:
-    for value in ({"path": path}, {"path": path, "meta": {"_type": "gradio.FileData"}}, {"url": path}):
-        with pytest.raises(AudioError) as refused:
-            modes.uploaded(value, controls(Cover)["reference_audio"])
-        assert str(refused.value) == "Timbre reference must be an uploaded file."
-
-
-def test_no_way_out_of_the_upload_folder_is_a_file(upload: str, tmp_path: Path) -> None:
-    (tmp_path / "gradio" / "link.wav").symlink_to("/etc/passwd")
-    (tmp_path / "gradio-of-others").mkdir()
-    outside = [
-        f"{upload}/../../scratch",
-        str(tmp_path / "gradio" / "link.wav"),
-        str(tmp_path / "gradio-of-others" / "x"),
-    ]
-    for value in (*({"path": path} for path in outside), upload, [upload], [{"path": upload}], 7, True):
-        with pytest.raises(AudioError, match="must be an uploaded file"):
-            modes.uploaded(value, controls(Cover)["reference_audio"])
-
-
-def test_an_endpoint_reads_the_files_that_clients_uploaded(
-    monkeypatch: pytest.MonkeyPatch, upload: str, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(backend, "answer", lambda request: iter([sound_of(tone(seconds=request.seconds))]))
-    *_, (file, told) = call(Cover, source_audio={"path": upload}, reference_audio=FileData(path=upload))
-    for name in ("source_audio", "reference_audio"):
-        assert told[name] == audio_io.admit(upload).facts
-    assert Path(file["path"]).name.endswith(".wav") and "receipt" not in told, "a cover keeps nothing"
-    assert list((tmp_path / "scratch").iterdir()) == []
-    with pytest.raises(gr.Error) as caught:
-        list(call(Cover, source_audio={"path": "/etc/passwd"}))
-    assert caught.value.message == "Song to cover must be an uploaded file."
 
 
 @pytest.mark.parametrize(
@@ -323,24 +240,71 @@ def test_turbo_says_what_it_cannot_do_before_it_reads_a_file(monkeypatch: pytest
         assert str(refused.value) == reason
 
 
-@pytest.mark.parametrize("beside, others", [({}, 12), ({"sub_mode": "flow_edit", "source_caption": "drums"}, 13)])
-def test_an_edit_says_which_controls_are_idle_and_what_it_kept(upload: str, beside: dict, others: int) -> None:
-    *_, (_, told) = call(Edit, source_audio={"path": upload}, regions=[[0.2, 0.6]], seed=3, **beside)
-    values = {"source_audio": audio_io.admit(upload), "regions": [[0.2, 0.6]], **beside}
-    idle = Edit.parse(values).idle
-    assert told["inactive"] == idle | modes.unavailable() and len(idle) == others
-    kept = told["receipt"]["kept"]
-    assert (kept["samples"], kept["identical"]) == ((0, None) if beside else (0.6 * 48_000, True))
+def test_a_finished_file_is_kept_for_an_hour_and_no_longer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    *told, made = modes.run(modes.generate, WORDS)
+    path = Path(made.path)
+    assert all(isinstance(event, Progress) for event in told)
+    assert path.parent.parent == outbox(tmp_path) and len(path.parent.name) >= 32, "128 bits in hex, nobody guesses"
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert soundfile.info(path).frames == 480_000 and tags.read(path).recipe == recipes.text(made.recipe)
+    born = max(entry.lstat().st_ctime for entry in (path, path.parent))
+    for later, there in ((audio_io.KEPT_S - 1, True), (audio_io.KEPT_S + 1, False)):
+        monkeypatch.setattr(audio_io, "time", SimpleNamespace(time=lambda at=born + later: at))
+        audio_io.sweep(outbox(tmp_path))
+        assert path.is_file() is path.parent.is_dir() is there
 
 
-def test_a_full_disk_costs_the_file_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def full(samples: np.ndarray, path: Path, exact: bool) -> None:
-        path.with_suffix(".part").write_bytes(b"half")
-        raise DiskFull("The disk is full.")
+def test_a_file_in_use_stays_and_what_gradio_swept_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    used, idle = (Path(list(modes.run(modes.generate, WORDS))[-1].path) for _ in range(2))
+    emptied, stray = outbox(tmp_path) / "emptied", outbox(tmp_path) / "stray.txt"
+    emptied.mkdir()
+    stray.touch()
+    born = max(path.lstat().st_ctime for path in (used, idle, idle.parent, emptied))
+    while used.lstat().st_ctime <= born:  # clocks of files tick slowly
+        audio_io.held(used)
+    monkeypatch.setattr(audio_io, "time", SimpleNamespace(time=lambda: used.lstat().st_ctime + audio_io.KEPT_S))
+    audio_io.sweep(outbox(tmp_path))
+    assert used.is_file() and not idle.parent.exists() and not emptied.exists() and stray.exists()
+    audio_io.sweep(tmp_path / "nothing was ever kept")
+
+
+def test_files_are_kept_each_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    def finished(values: dict, folder: Path) -> Iterator[Files]:
+        paths = {name: folder / f"song - {name}.wav" for name in ("vocals", "drums")}
+        for name, path in paths.items():
+            path.write_text(name)
+        yield Files({name: str(path) for name, path in paths.items()}, {"bytes": 6})
+
+    ((made),) = modes.run(finished, {})
+    assert made.metadata == {"bytes": 6} and made.paths.keys() == {"vocals", "drums"}
+    assert {name: Path(path).read_text() for name, path in made.paths.items()} == {"vocals": "vocals", "drums": "drums"}
+    assert {Path(path).name for path in made.paths.values()} == {"song - vocals.wav", "song - drums.wav"}
+    folders = {Path(path).parent for path in made.paths.values()}
+    assert len(folders) == 2 and {folder.parent for folder in folders} == {outbox(tmp_path)}
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def full(path: object, content: object) -> None:
+    """In place of `audio_io.whole` or `shutil.move`: half of it is there when the disk is full."""
+    half = Path(content) if isinstance(content, Path) else Path(f"{path}.part")
+    half.write_bytes(b"half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("place, name", [(audio_io, "whole"), (shutil, "move")])
+def test_a_full_disk_costs_the_file_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: object, name: str
+) -> None:
+    def told(path: Path, content: memoryview) -> None:
+        try:
+            full(path, content)
+        except OSError as error:
+            raise audio_io.unwritable(error) from error
 
     with monkeypatch.context() as during:
-        during.setattr(audio_io, "write_wav", full)
-        with pytest.raises(StudioError, match="disk is full"):
+        during.setattr(place, name, told if place is audio_io else full)
+        with pytest.raises(DiskFull, match="disk is full"):
             list(modes.run(modes.generate, WORDS))
     assert list((tmp_path / "scratch").iterdir()) == []
-    assert isinstance(list(modes.generate(WORDS, tmp_path))[-1], Take)
+    assert not outbox(tmp_path).exists() or list(outbox(tmp_path).iterdir()) == []
+    assert isinstance(list(modes.run(modes.generate, WORDS))[-1], Take)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from gradio.utils import get_upload_folder
 from hypothesis import given, strategies
 
 import settings
@@ -19,6 +20,7 @@ from settings import (
     ROOT,
     TURBO_KNOBS,
     TURBO_OFF,
+    Checkpoint,
     PlannerRow,
     SettingError,
     Settings,
@@ -39,13 +41,34 @@ WIDE = {"ACE_GPU_MIN_S": "1", "ACE_GPU_MAX_S": "3600"}  # so that either bound m
 
 def test_an_empty_environment_gives_the_defaults() -> None:
     assert read({}) == Settings()
-    assert read(dict.fromkeys([*NUMBERS, "ACE_MODEL"], "  ")) == Settings()
+    assert read(dict.fromkeys([*NUMBERS, "ACE_MODEL", "ACE_STEMS_MODEL"], "  ")) == Settings()
 
 
 def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACE_PORT", "8123")
     monkeypatch.setenv("ACE_MODEL", " demo ")
     assert (read().port, read().model) == (8123, "demo")
+
+
+def test_finished_files_stay_where_gradio_serves_them_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for env in ({}, {"GRADIO_TEMP_DIR": ""}, {"GRADIO_TEMP_DIR": str(tmp_path / "own")}):
+        monkeypatch.setenv("GRADIO_TEMP_DIR", env.get("GRADIO_TEMP_DIR", ""))
+        assert read(env).outbox == Path(get_upload_folder()).resolve() / "ace-studio"
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert read({"GRADIO_TEMP_DIR": str(tmp_path / "link")}).outbox == tmp_path.resolve() / "ace-studio"
+
+
+@pytest.mark.parametrize("row", CHECKPOINTS.values(), ids=CHECKPOINTS)
+def test_a_recipe_tells_a_checkpoint_without_a_path_of_this_machine(row: Checkpoint, tmp_path: Path) -> None:
+    own = "demo" if row.key == "demo" else row.source
+    assert row.facts == {"key": row.key, "id": own, "revision": row.revision}
+    (tmp_path / "mine").mkdir()
+    assert checkpoint_for(str(tmp_path / "mine"), "cpu").facts == {"key": "mine", "id": "mine", "revision": None}
+    assert checkpoint_for("someone/mine@abc", "cpu").facts == {
+        "key": "someone/mine",
+        "id": "someone/mine",
+        "revision": "abc",
+    }
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from afters import AFTERS
 from drafts import DRAFTS
 from fields import Knob
 from lyrics import LYRICS
 from remakes import MODES
 from song import controls
-from tooltips import TIPS, VARIANCE, tip
+from tooltips import STACK, TIPS, VARIANCE, tip
 
 CONTROLS = {
-    (mode.mode, name): control for mode in (*MODES, *DRAFTS, *LYRICS) for name, control in controls(mode).items()
+    (mode.mode, name): control
+    for mode in (*MODES, *DRAFTS, *LYRICS, *AFTERS)
+    for name, control in controls(mode).items()
 }
 
 
@@ -33,13 +36,14 @@ def test_each_control_of_each_mode_has_a_tip_and_no_tip_is_left_over() -> None:
 @pytest.mark.parametrize("control", CONTROLS.values(), ids=map(" ".join, CONTROLS))
 def test_a_tip_is_sentences_then_the_range(control: Knob) -> None:
     words = TIPS[control.name]
-    assert words[0].isupper() or words.startswith(("ode", "-1", "conservative", "strict"))
+    assert words[0].isupper() or words.startswith(("ode", "-1", "conservative", "strict", "48 kHz"))
     assert words.endswith(".") and control.range
     assert tip(control) == f"{words} ({control.range})"
 
 
-def test_the_pages_own_control_has_words_too() -> None:
-    assert VARIANCE[0].isupper() and VARIANCE.endswith(".")
+@pytest.mark.parametrize("words", [VARIANCE, STACK])
+def test_what_is_no_control_of_a_mode_has_words_too(words: str) -> None:
+    assert words[0].isupper() and words.endswith(".")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,11 @@ def test_the_pages_own_control_has_words_too() -> None:
         ("edit", "retakes", "(up to 16 pairs)"),
         ("edit", "repaint_mode", "(conservative, balanced, aggressive)"),
         ("edit", "keep_words", "(on or off)"),
+        ("normalise", "target_lufs", "(-9, -14, -16, -23)"),
+        ("export", "format", "(mp3, flac, wav16, wav24, wav32, ogg)"),
+        ("export", "title", "(up to 120 characters, empty = from the style prompt)"),
+        ("export", "fade_in_s", "(0 to 30)"),
+        ("export", "sample_rate", "(48000, 44100)"),
     ],
 )
 def test_the_range_is_in_the_readers_words(mode: str, name: str, words: str) -> None:
