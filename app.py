@@ -15,20 +15,24 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
+import api
 import audio_io
 import backend
 import bringing
 import drafting
+import finish
+import finishing
 import lora_stack
 import modes
 import stacking
 import writing
+from afters import AFTERS
 from errors import EngineError, StudioError
 from remakes import Edit
 from settings import SettingError, read
 from song import Generate, SongRequest
 from sound import AudioClip, Take
-from turns import GPU_QUEUE, QUIET, READ_QUEUE, begins, ends
+from turns import GPU_QUEUE, QUIET, READ_QUEUE, Shown, begins, ends
 
 if TYPE_CHECKING:
     from tabs import Tab
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ace.app")
 
 PEAKS = 400  # of a waveform to mark regions on
-Shown = tuple[type[SongRequest], dict[str, Any], dict[str, Any]]  # a take: mode, values, recipe
 
 
 def studio() -> Any:
@@ -49,24 +52,25 @@ def studio() -> Any:
     import ui
     from widgets import Desk
 
-    given = {mode: modes.defaults(mode) for mode in modes.HANDLERS}
+    given = {mode: modes.defaults(mode) for mode in (*modes.HANDLERS, *AFTERS)}
     models = (backend.checkpoint(), backend.lyricist_row())
-    desk = Desk(*models, given, modes.unavailable(), drafting.unavailable(), stacking.offered())
+    backend.stems_row()  # what is wrong with its setting is said now, not under a song
+    off = (modes.unavailable(), drafting.unavailable(), stacking.offered(), finish.unavailable())
+    desk = Desk(*models, given, *off)
     blocks, page = ui.build(desk, checkpoints.device())
     with blocks:
-        page.last = gr.State()
-        begun = []
+        page.last, page.wanted, begun = gr.State(), gr.State({}), []
         for tab in page.tabs:
             inputs = page.inputs(tab)
             begun.append(sings(page, tab.button, singer(tab.mode, list(inputs)), list(inputs.values())))
             begun += drafting.joins(page, tab)
-            listens(tab)
+            listens(page, tab)
             for button, filled in tab.examples:
                 targets = [inputs[name] for name in (*filled, "plan")]
                 button.click(lambda filled=filled: [*filled.values(), None], None, targets, queue=False, **QUIET)
-        for mode in modes.PUBLIC:
-            gr.api(modes.endpoint(mode), api_name=mode.mode, **GPU_QUEUE)
+        api.joins(GPU_QUEUE, READ_QUEUE)
         begun.append(sings(page, page.retake, retake, [page.last, page.variance]))
+        begun += finishing.joins(page, desk)
         begun += writing.joins(page)
         page.stop.click(None, cancels=begun, **QUIET)
         bringing.joins(page, desk)
@@ -77,7 +81,8 @@ def studio() -> Any:
 
 def sings(page: Page, button: Any, song: Callable[..., Iterator], inputs: list[Any]) -> Any:
     """A button begins a song."""
-    outputs = [page.status, page.player, page.download, page.metadata, *page.plan.shows, page.last]
+    told = [page.status, page.player, page.download, page.metadata]
+    outputs = [*told, *page.plan.shows, *page.after.shows, page.last]
     event = begins(page, button, song, inputs, outputs)
     ends(page, event)
     return event
@@ -87,7 +92,9 @@ def singer(mode: type[SongRequest], names: list[str]) -> Callable[..., Iterator[
     """What a mode's button does with the values of its controls."""
 
     def on_press(*values: Any) -> Iterator[tuple[Any, ...]]:
-        yield from sung(mode, dict(zip(names, values, strict=True)))  # gradio looks for a generator function
+        asked = dict(zip(names, values, strict=True))
+        asked["retakes"] = (asked["retakes"] or {}).get("retakes", [])
+        yield from sung(mode, asked)  # gradio looks for a generator function
 
     on_press.__name__ = f"on_{mode.mode}"
     return on_press
@@ -96,18 +103,19 @@ def singer(mode: type[SongRequest], names: list[str]) -> Callable[..., Iterator[
 def retake(last: Shown | None, variance: float) -> Iterator[tuple[Any, ...]]:
     """The take on the screen once more, its noise turned towards a new seed; short of a new take it keeps its plan."""
     if last:
-        mode, values, made = last
-        plan = (made["planner"] or {}).get("plan") if variance < 1 else None
-        yield from sung(mode, {**values, "retakes": [*values["retakes"], [-1, variance]]}, plan)
+        values, planner = last.values, last.take.metadata["planner"]
+        plan = (planner or {}).get("plan") if variance < 1 else None
+        yield from sung(last.mode, {**values, "retakes": [*values["retakes"], [-1, variance]]}, plan)
 
 
 def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> Iterator[tuple[Any, ...]]:
-    """A song as the page is told of it: status, player, download, metadata, the plan's panel, and the take for Retake.
+    """A song as the page is told of it: status, player, download, metadata, the panels under it, and the take itself.
 
     `plan` stands in for the one that was brought, in this song alone.
     """
     import gradio as gr
 
+    import after_panel
     import lora_panel
     import plan_panel
     import ui
@@ -115,11 +123,11 @@ def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> I
 
     def nothing(line: str) -> tuple[Any, ...]:
         no_file = gr.DownloadButton(value=None, interactive=False)
-        return line, None, no_file, None, *plan_panel.shown(None), gr.skip()
+        return line, None, no_file, None, *plan_panel.shown(None), *after_panel.shown(None), gr.skip()
 
     yield nothing(ui.status("Starting", "running"))
     try:
-        wanted = {**values, "loras": modes.uploaded_stack(lora_panel.picked(values["loras"]))}
+        wanted = {**values, "loras": api.uploaded_stack(lora_panel.picked(values["loras"]))}
         wanted |= {"regions": picked(values["regions"])} if "regions" in values else {}
         wanted |= {"plan": plan} if plan else {}
         for event in modes.run(modes.SONGS[mode], wanted):
@@ -127,41 +135,41 @@ def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> I
                 made = dict(event.metadata)
                 asked = {**values, "seed": made["seed"], "retakes": made["retakes"]}
                 file = gr.DownloadButton(value=event.path, interactive=True)
-                panel = bringing.panel(event)
-                yield ui.status(modes.summary(event)), event.path, file, made, *panel, (mode, asked, made)
+                panels = [*bringing.panel(event), *after_panel.shown(made, event.recipe["title"])]
+                yield ui.status(modes.summary(event)), event.path, file, made, *panels, Shown(mode, asked, event)
             else:
-                yield ui.progress(event), *[gr.skip()] * 7
+                yield ui.progress(event), *[gr.skip()] * (len(nothing("")) - 1)
     except StudioError as error:
         yield nothing(ui.status(str(error), "error"))
 
 
-def listens(tab: Tab) -> None:
+def listens(page: Page, tab: Tab) -> None:
     """Whatever recording comes in is looked at, at once: what it is, or why it cannot be used."""
     regions = [tab.inputs["regions"]] if "regions" in tab.inputs else []
     for name, line in tab.heard.items():
-        tab.inputs[name].change(
-            on_song_to_edit if regions else on_recording,
-            tab.inputs[name],
-            [line, *regions],
-            **READ_QUEUE,
-            **QUIET,
-        )
+        look = on_song_to_edit if regions else recorded(f"{tab.mode.mode}-{name}")
+        tab.inputs[name].change(look, [tab.inputs[name], page.wanted], [line, *regions], **READ_QUEUE, **QUIET)
 
 
-def on_recording(path: str | None) -> str:
-    """What was read of a recording."""
-    return looked_at(path)[0]
+def recorded(control: str) -> Callable[[str | None, dict[str, Any]], str]:
+    """What looks at the recordings of a control."""
+
+    def on_recording(path: str | None, wanted: dict[str, Any]) -> str:
+        return looked_at(path, wanted.get(control))[0]
+
+    return on_recording
 
 
-def on_song_to_edit(path: str | None) -> tuple[str, dict[str, Any]]:
-    """What was read of a recording, and its waveform to mark regions on."""
+def on_song_to_edit(path: str | None, wanted: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What was read of a recording, and its waveform to mark regions on; those of a restored recipe are marked."""
     from regions import drawn
 
-    line, clip = looked_at(path)
-    return line, drawn(clip.seconds, audio_io.peaks(clip.samples, PEAKS), []) if clip else drawn(0, [], [])
+    line, clip = looked_at(path, wanted.get("edit-source_audio"))
+    marked = wanted.get("edit-regions", [])
+    return line, drawn(clip.seconds, audio_io.peaks(clip.samples, PEAKS), marked) if clip else drawn(0, [], [])
 
 
-def looked_at(path: str | None) -> tuple[str, AudioClip | None]:
+def looked_at(path: str | None, wanted: dict[str, Any] | None) -> tuple[str, AudioClip | None]:
     """A recording that may be missing or refused, and the line that says what it is or why not."""
     import ui
 
@@ -171,7 +179,7 @@ def looked_at(path: str | None) -> tuple[str, AudioClip | None]:
         clip = audio_io.admit(path)
     except StudioError as error:
         return ui.status(str(error), "error"), None
-    return ui.heard(clip), clip
+    return ui.heard(clip, wanted), clip
 
 
 def chooses(page: Page, desk: Desk) -> None:

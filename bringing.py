@@ -13,7 +13,7 @@ from errors import StudioError
 from plans import METAS
 from saved import Saved
 from sound import Take
-from turns import QUIET
+from turns import QUIET, Shown
 
 if TYPE_CHECKING:
     from tabs import Tab
@@ -33,10 +33,10 @@ def joins(page: Page, desk: Desk) -> None:
     for tab in page.tabs:
         named = ("prompt", "plan", "duration_s")
         outputs |= {f"{tab.mode.mode}-{name}": tab.inputs[name] for name in named if name in tab.inputs}
-        drops(tab)
+        drops(tab, page.knobs["seed"])
 
-    def on_use(take: tuple[Any, ...] | None) -> dict[Any, Any]:
-        found = saved.of(take[2]) if take else None
+    def on_use(last: Shown | None) -> dict[Any, Any]:
+        found = saved.of(last.take.metadata) if last else None
         return {outputs[name]: value for name, value in (used(found) if found else {}).items() if name in outputs}
 
     def on_load(path: str) -> dict[Any, Any]:
@@ -46,11 +46,14 @@ def joins(page: Page, desk: Desk) -> None:
     page.plan.load.upload(on_load, page.plan.load, list(outputs.values()), queue=False, **QUIET)
 
 
-def drops(tab: Tab) -> None:
-    """A tab's plan goes when what it was made for is changed by hand. In the browser alone: no press can overtake it."""
+def drops(tab: Tab, seed: Any) -> None:
+    """What a tab brings along goes when what it was made for is changed by hand: its plan with the words, its retakes with
+    the seed. In the browser alone: no press can overtake it.
+    """
     for name in MADE_FOR:
         if name in tab.inputs:
             tab.inputs[name].input(None, None, tab.inputs["plan"], js="() => [null]", **QUIET)
+    seed.input(None, None, tab.inputs["retakes"], js="() => [null]", **QUIET)
 
 
 def used(found: Saved) -> dict[str, Any]:

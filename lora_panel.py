@@ -11,7 +11,12 @@ from typing import Any
 
 import gradio as gr
 
+from sound import Lora
+
 _ASSETS = Path(__file__).parent / "assets"
+NO_ALPHA = (
+    "It does not say its alpha: its weights are taken as they are. If it has an adapter_config.json, add both together."
+)
 TOLD = ("name", "kind", "rank", "modules", "sha256", "note")  # of a row, as its LoRA says it
 
 # The same for every value, so that Gradio has nothing to redraw: focus and drags are left alone.
@@ -67,6 +72,11 @@ def row(facts: Mapping[str, Any], source: Mapping[str, Any], strength: float) ->
     """A row: TOLD and `bytes` out of `facts`, and `source`, which only travels."""
     told = {name: facts[name] for name in TOLD}
     return {**told, "size": size(facts["bytes"]), "source": dict(source), "strength": strength}
+
+
+def row_of(lora: Lora, source: Mapping[str, Any], strength: float) -> dict[str, Any]:
+    """The row of a LoRA that was let in, with what its user should know."""
+    return row({**lora.facts, "kind": "LoRA", "note": "" if lora.alpha else NO_ALPHA}, source, strength)
 
 
 def rows(value: Any) -> list[dict[str, Any]]:

@@ -24,9 +24,7 @@ OPEN = Plan()
 VERBS = {"write": "Written", "tidy": "Tidied", "describe": "Described"}
 
 # Gradio escapes what stands in two braces.
-_IN_USE = (
-    '{{#if value}}<p>Plan in use: {{value.line}}</p><button type="button" title="Plan anew">Drop it</button>{{/if}}'
-)
+_IN_USE = '{{#if value}}<p>%s: {{value.line}}</p><button type="button" title="%s">Drop it</button>{{/if}}'
 _DROPS = "element.addEventListener('click', event => { if (event.target.closest('button')) props.value = null; });"
 
 
@@ -110,15 +108,29 @@ def line(plan: Plan) -> str:
     return " · ".join(known(plan) + codes) or "its style prompt"
 
 
-def in_use(**look: Any) -> gr.HTML:
-    """The line that says which plan a tab brings, with a button that drops it. Its value is what `bringing` gives, or None."""
-    own = {"value": None, "html_template": _IN_USE, "js_on_load": _DROPS, "elem_classes": "plan-in-use"}
+def in_use(words: str = "Plan in use", dropped: str = "Plan anew", **look: Any) -> gr.HTML:
+    """The line that says which plan a tab brings, with a button that drops it. Its value is what `bringing` gives, or None.
+
+    With other `words` it is for other things that a song brings along: its value has a `line` for the eye.
+    """
+    own = {
+        "value": None,
+        "html_template": _IN_USE % (words, dropped),
+        "js_on_load": _DROPS,
+        "elem_classes": "plan-in-use",
+    }
     return gr.HTML(**{**own, "apply_default_css": False, **look})
 
 
 def bringing(plan: Plan) -> dict[str, Any]:
     """A plan as the value of `in_use`; a request's `plan` reads it too."""
     return {"line": line(plan), "plan": plan.model_dump(mode="json")}
+
+
+def retaking(seed: int, turns: list[list[float]]) -> dict[str, Any]:
+    """Retakes as the value of `in_use`: of which seed, and how far they turn its noise."""
+    line = ", then ".join(f"{variance:g} towards seed {int(other)}" for other, variance in turns)
+    return {"line": f"seed {seed}, {line}", "retakes": turns}
 
 
 def told(mode: str, draft: Draft) -> str:

@@ -71,6 +71,12 @@ def drawn(seconds: float, peaks: list[float], regions: list[list[float]]) -> dic
     }
 
 
+def marked(value: Any, regions: list[list[float]]) -> dict[str, Any]:
+    """The editor's value with other regions; it has to show a song to show them."""
+    own = value if isinstance(value, dict) and value.get("seconds") else drawn(0, [], [])
+    return {**own, "regions": [list(region) for region in regions]}
+
+
 def picked(value: Any) -> Any:
     """The regions out of the editor's value, as marked or typed: no range is checked, an unreadable time is None.
 

@@ -18,8 +18,6 @@ from turns import QUIET, READ_QUEUE
 if TYPE_CHECKING:
     from ui import Page
 
-NO_ALPHA = f"It does not say its alpha: its weights are taken as they are. If it has an {CONFIG}, add both together."
-
 
 def offered() -> dict[Preset, str]:
     """The presets that fit this machine's model, each with the reason why it cannot be had now, or nothing."""
@@ -89,5 +87,4 @@ def added(rows: list[dict[str, Any]], lora: Lora, source: dict[str, Any]) -> lis
         raise LoraError(f"{lora.name} is in the stack already.", "Raise its strength instead.")
     if len(rows) >= LORAS_MAX:
         raise LoraError(f"{lora.name} is one too many: {LORAS_MAX} LoRAs are the limit.", "Remove another first.")
-    facts = {**lora.facts, "kind": "LoRA", "note": "" if lora.alpha else NO_ALPHA}
-    return [*rows, lora_panel.row(facts, source, fields_of(Stacked)["strength"].default)]
+    return [*rows, lora_panel.row_of(lora, source, fields_of(Stacked)["strength"].default)]

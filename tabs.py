@@ -57,6 +57,12 @@ class Tab:
             note(idle(desk.no_drafts[mode], words) if mode in desk.no_drafts else words)
 
 
+def brought(tab: Tab, desk: Desk) -> None:
+    """What a song can bring along from an earlier one: its plan, and how its noise was turned."""
+    tab.draw(desk, "plan")
+    tab.draw(desk, "retakes")
+
+
 def generate(tab: Tab, desk: Desk) -> None:
     """A song from words."""
     row = desk.row
@@ -74,7 +80,7 @@ def generate(tab: Tab, desk: Desk) -> None:
         tab.draw(desk, "duration_s")
         choices = [("With vocals", False), ("Instrumental", True)]
         tab.draw(desk, "instrumental", label="Vocal mode", choices=choices)
-    tab.draw(desk, "plan")
+    brought(tab, desk)
 
 
 def cover(tab: Tab, desk: Desk) -> None:
@@ -87,7 +93,7 @@ def cover(tab: Tab, desk: Desk) -> None:
     tab.draw(desk, "prompt", lines=2, placeholder="late-night jazz trio, brushed drums")
     tab.draw(desk, "lyrics", lines=5, placeholder=VERSES)
     tab.draw(desk, "cover_strength")
-    tab.draw(desk, "plan")
+    brought(tab, desk)
 
 
 def extend(tab: Tab, desk: Desk) -> None:
@@ -102,7 +108,7 @@ def extend(tab: Tab, desk: Desk) -> None:
     with gr.Row():
         tab.draw(desk, "context_s")
         tab.draw(desk, "crossfade_s")
-    tab.draw(desk, "plan")
+    brought(tab, desk)
 
 
 def edit(tab: Tab, desk: Desk) -> None:
@@ -136,7 +142,7 @@ def edit(tab: Tab, desk: Desk) -> None:
         with gr.Row():
             for name in ("n_min", "n_max", "n_avg"):
                 tab.draw(desk, name)
-    tab.draw(desk, "plan")
+    brought(tab, desk)
     tab.shown = {"repaint": repaint, "flow_edit": flow}
 
 

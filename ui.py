@@ -5,15 +5,18 @@ from __future__ import annotations
 import html
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
+import after_panel
 import lyrics_panel
 import plan_panel
 import theme
+from after_panel import AfterPanel
 from fields import fields_of
 from lyrics_panel import LyricsPanel
 from plan_panel import PlanPanel
@@ -50,7 +53,10 @@ class Page:
     songs: list[Any] = field(default_factory=list)  # what the song tabs share, and the Lyrics tab does not need
     loras: LoraPanel | None = None
     switch: Any = None
-    last: Any = None  # of the take on the screen: mode, values, recipe
+    last: Any = None  # the take on the screen: a `turns.Shown`
+    wanted: Any = None  # which recordings a restored recipe was made from
+    after: AfterPanel = field(default_factory=AfterPanel)
+    open: Any = None
     metadata: Any = None
 
     def inputs(self, tab: Tab) -> dict[str, Any]:
@@ -58,10 +64,20 @@ class Page:
         return tab.inputs | self.knobs | {"loras": self.loras.stack}
 
     @property
-    def buttons(self) -> list[Any]:
-        """All that can begin a song or a draft, then Stop."""
+    def begins(self) -> list[Any]:
+        """All that can begin a song or a draft."""
         begin = [button for tab in self.tabs for button in (tab.button, *tab.drafts.values())]
-        return [*(button for button in begin if button.interactive), *self.lyrics.begins, self.retake, self.stop]
+        return [*(button for button in begin if button.interactive), *self.lyrics.begins]
+
+    @property
+    def taking(self) -> list[Any]:
+        """All that begins with the take on the screen."""
+        return [self.retake, *self.after.able]
+
+    @property
+    def buttons(self) -> list[Any]:
+        """All that can begin something, then Stop."""
+        return [*self.begins, *self.taking, self.stop]
 
 
 def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
@@ -100,7 +116,7 @@ def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
             with gr.Column(scale=5):
                 page.status = gr.HTML(status(IDLE), elem_id="status")
                 with gr.Column(elem_id="take") as take:
-                    output(page)
+                    output(page, desk)
                 page.songs.append(take)
                 lyrics_panel.sheet(page.lyrics)
     return blocks, page
@@ -160,7 +176,7 @@ def advanced(page: Page, desk: Desk) -> Any:
     return panel
 
 
-def output(page: Page) -> None:
+def output(page: Page, desk: Desk) -> None:
     """The take: the player, what can be done with it, and its recipe."""
     page.player = gr.Audio(
         label="Your song",
@@ -169,11 +185,17 @@ def output(page: Page) -> None:
         waveform_options=gr.WaveformOptions(**theme.WAVE),
         elem_id="player",
     )
-    page.download = gr.DownloadButton("Download WAV", interactive=False, elem_id="download")
+    page.after.measured = gr.HTML("", elem_id="measured")
+    with gr.Row(elem_id="files"):
+        page.download = gr.DownloadButton("Download WAV", interactive=False, elem_id="download", scale=3)
+        page.open = gr.UploadButton(
+            after_panel.OPEN, file_types=list(after_panel.SONGS), elem_id="open", scale=1, min_width=130
+        )
     with gr.Row(elem_id="again"):
         page.variance = gr.Slider(0, 1, 1, step=0.05, label="Variance", info=VARIANCE, elem_id="variance", scale=3)
         page.retake = gr.Button("Retake", interactive=False, elem_id="retake", scale=1)
     page.plan = plan_panel.draw()
+    after_panel.draw(page.after, desk)
     with gr.Accordion("Metadata", open=True):
         page.metadata = gr.JSON(label="Recipe", show_label=False, elem_id="metadata")
 
@@ -205,12 +227,16 @@ def progress(event: Progress) -> str:
     return status(words, "running", share)
 
 
-def heard(clip: AudioClip) -> str:
-    """What was read of a recording: length, format, rate, channels."""
+def heard(clip: AudioClip, wanted: Mapping[str, Any] | None = None) -> str:
+    """What was read of a recording: length, format, rate, channels; whether it is the one that a restored recipe `wanted`."""
     minutes, seconds = divmod(clip.seconds, 60)
     rate, channels = clip.file["sample_rate"] / 1000, clip.file["channels"]
     width = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
-    return status(f"{minutes:.0f}:{seconds:05.2f} · {clip.file['format']} · {rate:g} kHz · {width}")
+    words = f"{minutes:.0f}:{seconds:05.2f} · {clip.file['format']} · {rate:g} kHz · {width}"
+    if wanted and wanted["sha256"]:
+        same = clip.facts["sha256"] == wanted["sha256"]
+        words += " · the one of the recipe" if same else " · not the one of the recipe, so it will be another song"
+    return status(words)
 
 
 # What follows runs in the browser. Outputs of `before` and `after` are the status line and the page's buttons. A line that
@@ -225,12 +251,12 @@ def before(buttons: int) -> str:
     return f"() => {json.dumps([status('Waiting for your turn', 'running'), *able])}"
 
 
-def after(buttons: int, said: str) -> str:
+def after(begins: int, taking: int, said: str) -> str:
     """When a song has ended, one way or another; `said` is of one that was stopped.
 
-    Retake is enabled by whoever knows whether there is a take.
+    What needs a take is enabled by whoever knows whether there is one.
     """
-    able = [_update(interactive=True)] * (buttons - 2) + [_update(), _update(interactive=False)]
+    able = [_update(interactive=True)] * begins + [_update()] * taking + [_update(interactive=False)]
     stopped = json.dumps(status(said))
     return f"""line => [line.includes('class="running"') ? {stopped} : line, ...{json.dumps(able)}]"""
 

@@ -34,6 +34,7 @@ class Desk:
     off: Mapping[str, str]
     no_drafts: Mapping[type[Asked], str] = field(default_factory=dict)
     presets: Mapping[Preset, str] = field(default_factory=dict)  # those on offer, and why one cannot be had now
+    no_afters: Mapping[type[Asked], str] = field(default_factory=dict)  # what cannot be done with takes, and why
 
     def words(self, k: Knob) -> str:
         """The tooltip of a control, with what the loaded models make of it."""
@@ -61,6 +62,8 @@ def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
         return recording(k, info, **look)
     if k.kind == OBJECT:
         return in_use(**look)
+    if k.name == "retakes":
+        return in_use("A retake", "Begin with the seed alone", **look)
     if k.kind == "loras":
         return stack_editor(label=k.label, **look)
     if k.kind == "pairs":

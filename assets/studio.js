@@ -31,4 +31,27 @@
         event.stopPropagation();
         held = stop;
     }, true);
+
+    // A song that is dropped beside every drop zone is opened. Without this the browser would leave the page for it.
+    const carries = event => event.dataTransfer?.types?.includes('Files') && !event.defaultPrevented;
+    const dragging = on => document.body.classList.toggle('dragging', on);
+
+    document.addEventListener('dragover', event => {
+        dragging(carries(event));
+        if (carries(event)) event.preventDefault();
+    });
+    document.addEventListener('dragleave', event => {
+        if (!event.relatedTarget) dragging(false);
+    });
+    document.addEventListener('drop', () => dragging(false), true);
+    document.addEventListener('drop', event => {
+        if (!carries(event)) return;
+        event.preventDefault();
+        const input = document.querySelector('#files input[type=file]');
+        if (!input || !event.dataTransfer.files.length) return;
+        const one = new DataTransfer();
+        one.items.add(event.dataTransfer.files[0]);
+        input.files = one.files;
+        input.dispatchEvent(new Event('change', { bubbles: true }));
+    });
 }

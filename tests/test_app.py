@@ -18,14 +18,18 @@ import soundfile
 import tiny
 
 import app
+import audio_io
 import backend
 import modes
+from afters import AFTERS
 from drafts import DRAFTS
 from fields import fields_of
 from lyrics import CHANGES, LYRICS
 from remakes import MODES, Cover, Edit, Extend
 from settings import CHECKPOINTS, ROOT, read
 from song import Generate, SongRequest
+from sound import Take
+from turns import Shown
 
 IMPORTS = """
 import json, os, sys
@@ -33,15 +37,10 @@ import app
 print(json.dumps({"modules": sorted(sys.modules), "analytics": os.environ["GRADIO_ANALYTICS_ENABLED"]}))
 """
 
-
-BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS, *LYRICS)] + [
-    "on_describe_1",
-    "on_describe_2",
-]  # on three tabs
-BUTTONS += [
-    "on_lyrics_1",
-    *(f"on_refine_{n}" for n in range(1, len(CHANGES))),
-]  # another variant; a button for each change
+BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS, *LYRICS, *AFTERS)]
+BUTTONS += ["on_describe_1", "on_describe_2"]  # on three tabs
+BUTTONS += ["on_lyrics_1", *(f"on_refine_{n}" for n in range(1, len(CHANGES)))]  # another variant; one for each change
+BESIDE = {"normalise", "export", "on_normalise", "on_export"}  # what needs no GPU
 
 
 class BrokenEngine:
@@ -55,11 +54,17 @@ class BrokenEngine:
 
 @pytest.fixture
 def scratch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where this test's requests work."""
-    own = replace(read({"ACE_MODEL": "demo"}), scratch=tmp_path / "scratch")
+    """Where this test's requests work; what they finish stays in `kept`."""
     monkeypatch.setenv("ACE_MODEL", "demo")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    own = replace(read(), scratch=tmp_path / "scratch")
     monkeypatch.setattr(modes, "read", lambda: own)
     return own.scratch
+
+
+def kept(scratch: Path) -> list[str]:
+    """The files that stay for a while."""
+    return [str(path) for path in scratch.parent.glob("gradio/ace-studio/*/*")]
 
 
 @pytest.fixture
@@ -86,8 +91,15 @@ def events(blocks: Any) -> dict[str, Any]:
     return {event.api_name: event for event in blocks.fns.values()}
 
 
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """All that the demo's page can be asked to do."""
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    return events(app.studio())
+
+
 def press(blocks: Any, mode: type[SongRequest], **values: Any) -> Iterator[tuple[Any, ...]]:
-    """What the page is told from a press of a mode's button on: status, player, download, metadata, plan, last take."""
+    """What the page is told from a press of a mode's button on: status, player, download, metadata, panels, last take."""
     event = events(blocks)[f"on_{mode.mode}"]
     sent = {drawn.elem_id.removeprefix(f"{mode.mode}-"): drawn.value for drawn in event.inputs}
     assert values.keys() <= sent.keys(), "a control is not on the page"
@@ -150,38 +162,31 @@ def test_a_page_without_weights_answers_generate_with_one_sentence(empty_checkpo
     assert metadata is None
 
 
-def test_songs_share_one_place_at_the_gpu_and_recordings_are_read_elsewhere(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("ACE_MODEL", "demo")
-    known = events(app.studio())
-    queued = {name: (e.concurrency_id, e.concurrency_limit) for name, e in known.items() if e.queue}
-    songs = {"retake", *(mode.mode for mode in modes.PUBLIC), *BUTTONS}
+def test_songs_share_one_place_at_the_gpu_and_recordings_are_read_elsewhere(page: dict[str, Any]):
+    queued = {name: (e.concurrency_id, e.concurrency_limit) for name, e in page.items() if e.queue}
+    songs = {"retake", *(mode.mode for mode in modes.PUBLIC), *BUTTONS} - BESIDE
     readers = {"on_recording", "on_recording_1", "on_recording_2", "on_song_to_edit"}  # cover has two
-    readers |= {"on_drop", "on_music_box", "on_8_bit"}
+    readers |= {"on_drop", "on_music_box", "on_8_bit", "on_open", "restore", *BESIDE}
     # whatever else the page does must not wait behind a song
     assert queued == dict.fromkeys(songs, ("gpu", 1)) | dict.fromkeys(readers, ("decode", 2))
-    assert known.keys() > queued.keys()
+    assert page.keys() > queued.keys()
 
 
-def test_only_the_endpoints_are_public(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("ACE_MODEL", "demo")
-    known = events(app.studio())
-    public = [name for name, event in known.items() if event.api_visibility != "private"]
-    assert set(public) == {mode.mode for mode in modes.PUBLIC}
-    assert {known[name].api_visibility for name in public} == {"public"}
+def test_only_the_endpoints_are_public(page: dict[str, Any]):
+    public = {name: e.api_visibility for name, e in page.items() if e.api_visibility != "private"}
+    assert public == dict.fromkeys(("restore", *(mode.mode for mode in modes.PUBLIC)), "public")
 
 
-def test_all_that_makes_songs_streams(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("ACE_MODEL", "demo")
-    songs = [event for event in events(app.studio()).values() if event.concurrency_id == "gpu"]
+def test_all_that_makes_songs_streams(page: dict[str, Any]):
+    songs = [event for name, event in page.items() if event.concurrency_id == "gpu" or name in BESIDE]
+    assert len(songs) == len(BUTTONS) + 1 + len(modes.PUBLIC)
     still = [event.api_name for event in songs if not inspect.isgeneratorfunction(event.fn)]
     assert still == [], "gradio runs as a generator only what is a generator function"
 
 
-def test_stop_ends_every_song_of_the_page(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("ACE_MODEL", "demo")
-    known = events(app.studio())
-    (stopped,) = (event.cancels for event in known.values() if event.cancels)
-    assert set(stopped) == {known[name]._id for name in ("retake", *BUTTONS)}
+def test_stop_ends_every_song_of_the_page(page: dict[str, Any]):
+    (stopped,) = (event.cancels for event in page.values() if event.cancels)
+    assert set(stopped) == {page[name]._id for name in ("retake", *BUTTONS)}
 
 
 def answers(js: str) -> list[Any]:
@@ -221,15 +226,14 @@ def test_a_song_is_told_from_the_first_word_to_the_file(monkeypatch: pytest.Monk
             assert all(update == {"__type__": "update"} for update in told[1:]), "progress redraws nothing else"
         elif isinstance(told[1], str):
             done = told
-            assert Path(told[1]).is_file(), "Gradio copies the file while the handler waits"
+            assert Path(told[1]).is_file(), "the page can play it as soon as it is told"
     assert len({words.partition(" · about")[0] for words in steps}) == 9
     assert 'style="width:100.0%"' in steps[-1]
     status, player, download, metadata, *_, last = done
-    assert "seed 5" in status
-    assert Path(player).parent.parent == scratch
-    assert usable(download)
-    assert metadata["seed"] == 5
-    assert last[0] is Generate and last[1]["seed"] == 5, "what Retake begins from"
+    assert "seed 5" in status and metadata["seed"] == 5 and metadata == last.take.metadata
+    assert kept(scratch) == [player] == [last.take.path], "it stays while the page shows it"
+    assert usable(download) and download.value["path"] == player, "gradio makes no second copy of it"
+    assert last.mode is Generate and last.values["seed"] == 5, "what Retake begins from"
     assert list(scratch.iterdir()) == []
 
 
@@ -241,7 +245,7 @@ def test_leaving_a_song_halfway_leaves_nothing_behind(monkeypatch: pytest.Monkey
         pass
     assert len(list(scratch.iterdir())) == 1
     running.close()
-    assert list(scratch.iterdir()) == []
+    assert list(scratch.iterdir()) == kept(scratch) == []
     *_, (status, *_) = press_generate(blocks, seed=6)
     assert "seed 6" in status
 
@@ -283,7 +287,6 @@ def test_retake_turns_the_take_on_the_screen_towards_a_new_seed(
     values = REMAKES[mode] | {"source_audio": recording} if mode in REMAKES else {"duration_s": 10}
     first, told, last = made(press(app.studio(), mode, **values))
     assert (told["mode"], told["retakes"]) == (mode.mode, [])
-
     same, _, _ = made(app.retake(last, 0))
     assert same == first
     near, turned, after = made(app.retake(last, 0.3))
@@ -298,16 +301,14 @@ def test_retake_turns_the_take_on_the_screen_towards_a_new_seed(
     assert list(scratch.iterdir()) == []
 
 
-def test_retake_waits_for_a_take(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("ACE_MODEL", "demo")
-    ables = [
-        event
-        for event in events(app.studio()).values()
-        if not event.js and [widget.elem_id for widget in event.outputs] == ["retake"]
-    ]
+def test_what_needs_a_take_waits_for_one(page: dict[str, Any]):
+    taking = ["retake", "normalise", "stems", "export"]
+    quiet = [event for event in page.values() if not event.js]
+    ables = [event for event in quiet if [widget.elem_id for widget in event.outputs] == taking]
     assert len(ables) == len(BUTTONS) + 1
     for event in ables:
-        assert not usable(event.fn(None)) and usable(event.fn((Generate, {})))
+        assert [usable(button) for button in event.fn(None)] == [False] * 4
+        assert [usable(button) for button in event.fn(Shown(Generate, {}, Take("", {})))] == [True] * 4
     assert list(app.retake(None, 0.5)) == []
 
 
@@ -318,19 +319,27 @@ def test_a_song_that_fails_leaves_the_last_take_to_retake(monkeypatch: pytest.Mo
 
 
 def test_a_recording_is_looked_at_as_soon_as_it_comes_in(recording: str, tmp_path: Path):
-    line, editor = app.on_song_to_edit(recording)
-    assert line == app.on_recording(recording) and "0:01.00 · WAV · 48 kHz · stereo" in line
+    (line, editor), look = app.on_song_to_edit(recording, {}), app.recorded("cover-source_audio")
+    assert line == look(recording, {}) and look(None, {}) == "" and "0:01.00 · WAV · 48 kHz · stereo" in line
     assert (editor["seconds"], len(editor["peaks"]), editor["regions"]) == (1.0, 400, [])
     assert max(editor["peaks"]) == 1.0
 
     empty = {"seconds": 0.0, "peaks": [], "regions": []}
-    assert app.on_song_to_edit(None) == ("", empty)
+    assert app.on_song_to_edit(None, {}) == ("", empty)
     (tmp_path / "words.wav").write_text("no music")
-    line, editor = app.on_song_to_edit(str(tmp_path / "words.wav"))
+    line, editor = app.on_song_to_edit(str(tmp_path / "words.wav"), {})
     assert 'role="alert"' in line and "Not a WAV, FLAC, OGG, MP3 or AIFF file." in line and editor == empty
 
 
-@pytest.mark.parametrize("name, value", [("ACE_PORT", "seven"), ("ACE_MODEL", "no such model")])
+def test_a_recording_that_a_restored_recipe_wants_is_known_again(recording: str):
+    own = audio_io.admit(recording).facts
+    wanted = {"edit-source_audio": own, "edit-regions": [[0.2, 0.6]]}
+    line, editor = app.on_song_to_edit(recording, wanted)
+    assert "the one of the recipe" in line and editor["regions"] == [[0.2, 0.6]]
+    assert "recipe" not in app.recorded("cover-source_audio")(recording, wanted)
+
+
+@pytest.mark.parametrize("name, value", [("ACE_PORT", "seven"), ("ACE_MODEL", "no"), ("ACE_STEMS_MODEL", "no")])
 def test_a_setting_that_cannot_be_used_ends_with_its_sentence(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

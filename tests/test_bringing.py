@@ -1,4 +1,7 @@
-"""Plans brought back: the same press renders the same song, a retake keeps its plan, a hand's edit drops it."""
+"""Plans and retakes brought back: the same press renders the same song, a retake keeps its plan, a hand's edit drops them.
+
+A song is the very song again when its samples are; what was asked for it, which its file tells too, may differ.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import audio_io
 import backend
 import bringing
 import modes
+import plan_panel
 import saved
 from errors import DiskFull
 from song import Generate
@@ -40,34 +44,41 @@ def brought(metadata: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("generate-"): v for name, v in values.items() if name not in ("tabs", "status")}
 
 
+def music(metadata: dict[str, Any]) -> str:
+    """The hash of a take's samples, as its file holds them."""
+    return metadata["take"]["sha256"]
+
+
 def codes(metadata: dict[str, Any]) -> str:
     return metadata["planner"]["plan"]["codes"]
 
 
 def test_a_used_plan_gives_the_very_song_again_and_with_another_seed_another() -> None:
     blocks = app.studio()
-    first, told, _ = made(press(blocks, Generate, **OWN))
+    _, told, _ = made(press(blocks, Generate, **OWN))
     assert len(codes(told).split()) == 50 and told["planner"]["chosen"]
     form = brought(told)
     assert "seed" not in form and (form["bpm"], form["duration_s"]) == (96, 10)
     assert form["prompt"] == told["planner"]["plan"]["caption"] != "calm piano"
-    again, after, _ = made(press(blocks, Generate, **OWN | form))
-    assert again == first and after["planner"]["chosen"] == []
-    other, after, _ = made(press(blocks, Generate, **OWN | form | {"seed": 6}))
-    assert other != first and codes(after) == codes(told)
+    first, after, _ = made(press(blocks, Generate, **OWN | form))
+    assert music(after) == music(told) and after["planner"]["chosen"] == []
+    assert made(press(blocks, Generate, **OWN | form))[0] == first, "and what is asked alike is the very file"
+    _, after, _ = made(press(blocks, Generate, **OWN | form | {"seed": 6}))
+    assert music(after) != music(told) and codes(after) == codes(told)
 
 
 def test_a_saved_plan_gives_the_very_song_again(tmp_path: Path) -> None:
     blocks, file = app.studio(), None
-    for _, path, _, _, *panel, _ in press(blocks, Generate, **OWN):
+    for _, path, _, told, *panel, _ in press(blocks, Generate, **OWN):
         if isinstance(path, str):
-            first, file = Path(path).read_bytes(), Path(panel[2].value["path"])
+            first, file = told, Path(panel[2].value["path"])
+            assert file.parent == Path(path).parent, "beside the song, and there as long as the song is"
     (tmp_path / "plan.json").write_bytes(file.read_bytes())
     found = saved.read(str(tmp_path / "plan.json"))
     assert json.loads((tmp_path / "plan.json").read_text()).keys() == {"mode", "duration_s", "plan"}
     values = bringing.used(found)
     form = {n.removeprefix("generate-"): v for n, v in values.items() if n not in ("tabs", "status")}
-    assert made(press(blocks, Generate, **OWN | {"bpm": ""} | form))[0] == first
+    assert music(made(press(blocks, Generate, **OWN | {"bpm": ""} | form))[1]) == music(first)
 
 
 def test_a_retake_keeps_its_plan_and_a_new_take_gets_its_own() -> None:
@@ -88,18 +99,33 @@ def test_a_plan_that_was_brought_stays_in_a_new_take() -> None:
     assert codes(new) == codes(told) and new["seed"] != told["seed"]
 
 
-def test_all_that_a_plan_is_made_for_drops_it_and_an_example_too() -> None:
+def test_a_retake_that_is_brought_gives_the_very_take_again_and_can_be_taken_again() -> None:
+    blocks = app.studio()
+    _, told, last = made(press(blocks, Generate, **OWN))
+    _, turned, _ = made(app.retake(last, 0.5))
+    line = plan_panel.retaking(5, turned["retakes"])
+    assert line["line"] == f"seed 5, 0.5 towards seed {turned['retakes'][0][0]}"
+    form = brought(turned) | {"retakes": line}
+    first, again, last = made(press(blocks, Generate, **OWN | form))
+    assert music(again) == music(turned) != music(told) and again["retakes"] == turned["retakes"]
+    assert made(app.retake(last, 0))[0] == first
+    _, further, _ = made(app.retake(last, 0.25))
+    assert further["retakes"][0] == turned["retakes"][0] and [turn for _, turn in further["retakes"]] == [0.5, 0.25]
+
+
+def test_all_that_something_is_made_for_drops_it_and_an_example_too() -> None:
     blocks, dropping = app.studio(), {}
     for event in events(blocks).values():
         if event.js == "() => [null]":
-            (plan,), ((edited, kind),) = event.outputs, event.targets
+            (brought_along,), ((edited, kind),) = event.outputs, event.targets
             assert kind == "input", "what the studio fills in by itself must not drop it"
-            dropping.setdefault(plan.elem_id, set()).add(blocks.blocks[edited].elem_id)
+            dropping.setdefault(brought_along.elem_id, set()).add(blocks.blocks[edited].elem_id)
     assert dropping == {
         "plan": {"prompt", "lyrics", "duration_s", "instrumental"},
         "cover-plan": {"cover-prompt", "cover-lyrics"},
         "extend-plan": {"extend-prompt", "extend-lyrics"},
         "edit-plan": {"edit-prompt", "edit-source_lyrics", "edit-target_lyrics"},
+        **{name: {"seed"} for name in ("retakes", "cover-retakes", "extend-retakes", "edit-retakes")},
     }
     filled = ["prompt", "bpm", "keyscale", "plan"]
     examples = [event for event in events(blocks).values() if [o.elem_id for o in event.outputs] == filled]
@@ -115,6 +141,6 @@ def test_a_full_disk_costs_the_file_of_a_plan_and_not_the_song(monkeypatch: pyte
         whole(path, content)
 
     monkeypatch.setattr(audio_io, "whole", full)
-    *_, (status, path, _, _, _, use, save, _) = press(app.studio(), Generate, **OWN)
+    *_, (status, path, _, _, _, use, save, *_) = press(app.studio(), Generate, **OWN)
     assert "seed 5" in status and isinstance(path, str)
     assert use.visible and not save.visible

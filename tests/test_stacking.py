@@ -45,7 +45,7 @@ def drop(*paths: str, stack: Any = None) -> tuple[list[dict[str, Any]], str]:
 def test_files_are_stacked_in_order_with_what_is_known_of_them(tmp_path: Path) -> None:
     first, second = (tiny.lora(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate(("choir", "tape")))
     rows, line = drop(first)
-    assert line == "" and rows[0]["name"] == "choir" and rows[0]["note"] == stacking.NO_ALPHA
+    assert line == "" and rows[0]["name"] == "choir" and rows[0]["note"] == lora_panel.NO_ALPHA
     rows, line = drop(second, stack=lora_panel.stacked(rows))
     assert [(row["name"], row["rank"], row["modules"], row["strength"]) for row in rows] == [
         ("choir", 2, 22, 0.95),

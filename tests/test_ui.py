@@ -14,6 +14,7 @@ import pytest
 
 import theme
 import ui
+from afters import AFTERS, After, Export, Normalise, Separate
 from drafts import DRAFTS, Describe, Tidy, Write
 from fields import OBJECT, fields_of
 from lyricists import LYRICISTS
@@ -31,7 +32,8 @@ REWORDED = {"instrumental": "Vocal mode"}  # a yes or no that reads better as tw
 
 def desk(model: str = "xl-sft", off: Mapping[str, str] | None = None, **changed: object) -> Desk:
     """A desk with the table's own defaults, for a checkpoint of which something may be `changed`."""
-    given = {mode: {name: k.default for name, k in controls(mode).items()} for mode in (*MODES, *DRAFTS, Lyrics)}
+    known = (*MODES, *DRAFTS, Lyrics, *AFTERS)
+    given = {mode: {name: k.default for name, k in controls(mode).items()} for mode in known}
     return Desk(replace(CHECKPOINTS[model], **changed), LYRICISTS["smollm2"], given, off or {})
 
 
@@ -64,11 +66,11 @@ def test_each_control_of_a_mode_is_drawn_from_the_table(mode: type[SongRequest])
     blocks, page = ui.build(desk(), "cuda")
     tab = drawn_tab(page, mode)
     for name, k in fields_of(mode).items():
-        if name in ("retakes", "loras"):
-            continue  # the page has a button for these, and one stack for all tabs
+        if name == "loras":
+            continue  # one stack for all tabs
         drawn = tab.inputs[name]
         assert drawn.elem_id == (name if mode is Generate else f"{mode.mode}-{name}")
-        if k.kind == OBJECT:
+        if k.kind == OBJECT or name == "retakes":  # brought along from another song, in a line
             assert isinstance(drawn, gr.HTML) and drawn.value is None
             continue
         if k.kind == "pairs":
@@ -111,9 +113,37 @@ def test_the_demo_says_what_it_cannot_do() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_tab_asks_for_all_that_the_endpoint_takes_but_retakes(mode: type[SongRequest]) -> None:
+def test_a_tab_asks_for_all_that_the_endpoint_takes(mode: type[SongRequest]) -> None:
     _, page = ui.build(desk("demo"), "cpu")
-    assert page.inputs(drawn_tab(page, mode)).keys() == controls(mode).keys() - {"retakes"}
+    assert page.inputs(drawn_tab(page, mode)).keys() == controls(mode).keys()
+
+
+@pytest.mark.parametrize("mode", AFTERS)
+def test_what_a_take_can_be_asked_for_is_drawn_from_the_table(mode: type[After]) -> None:
+    _, page = ui.build(desk(), "cuda")
+    drawn = page.after.inputs[mode]
+    assert drawn.keys() == controls(mode).keys()
+    for name, k in controls(mode).items():
+        kind = (
+            gr.Slider if k.step else gr.Textbox if k.kind == "text" else gr.Radio if len(k.choices) < 4 else gr.Dropdown
+        )
+        assert (
+            isinstance(drawn[name], kind) and drawn[name].interactive and drawn[name].elem_id == f"{mode.mode}-{name}"
+        )
+        assert drawn[name].label == k.label and drawn[name].value == k.default and tip(k) in drawn[name].info
+        if k.choices:
+            assert {value for _, value in drawn[name].choices} == set(k.choices)
+    button = page.after.buttons[mode]
+    assert button.elem_id == mode.mode and not button.interactive, "there is no take yet"
+
+
+def test_what_cannot_be_done_with_takes_here_is_off_and_says_why() -> None:
+    missing = {Separate: "the package demucs is not installed", Normalise: "the package pyloudnorm is not installed"}
+    blocks, page = ui.build(replace(desk(), no_afters=missing), "cuda")
+    assert page.taking == [page.retake, page.after.buttons[Export]], "nothing may enable the others after a song"
+    assert not any(page.after.buttons[mode].interactive for mode in missing)
+    for reason in missing.values():
+        assert any(f"Off: {reason}." in line for line in notes(blocks))
 
 
 def test_every_widget_has_a_name_of_its_own() -> None:
@@ -129,8 +159,10 @@ def test_each_tab_has_a_button_and_the_first_one_shows() -> None:
     assert [tab.button.visible for tab in page.tabs] == [True, False, False, False]
     assert [list(tab.drafts) for tab in page.tabs] == [[Write, Tidy], [Describe], [Describe], [Describe]]
     begin = [button for tab in page.tabs for button in (tab.button, *tab.drafts.values())]
-    assert page.buttons == [*begin, *page.lyrics.begins, page.retake, page.stop]
-    assert not page.retake.interactive and not page.stop.interactive, "there is no take and no song yet"
+    assert page.begins == [*begin, *page.lyrics.begins]
+    assert [button.elem_id for button in page.taking] == ["retake", "normalise", "stems", "export"]
+    assert page.buttons == [*page.begins, *page.taking, page.stop]
+    assert not any(button.interactive for button in (*page.taking, page.stop)), "there is no take and no song yet"
     assert (page.variance.minimum, page.variance.maximum, page.variance.value) == (0, 1, 1)
 
 
@@ -141,7 +173,7 @@ def test_turbo_says_that_it_cannot_cover_or_morph() -> None:
     assert {f"<p>{html.escape(reason)}</p>" for reason in row.lacks.values()} <= notes(blocks)
     button = drawn_tab(page, Cover).button
     assert not button.interactive and button not in page.buttons, "nothing may enable it after a song"
-    assert len(page.buttons) == 3 + 5 + 8 + 2
+    assert len(page.begins) == 3 + 5 + 8
 
 
 def test_what_was_read_of_a_recording_is_told_in_a_line() -> None:
@@ -154,12 +186,20 @@ def test_what_was_read_of_a_recording_is_told_in_a_line() -> None:
     assert "6 channels" in line(1, channels=6)
 
 
+def test_a_recording_that_a_restored_recipe_wants_is_told_from_another() -> None:
+    clip = AudioClip(np.zeros((2, 48_000), np.float32), {"format": "WAV", "sample_rate": 48_000, "channels": 2})
+    own, other = clip.facts["sha256"], "0" * 64
+    assert "recipe" not in ui.heard(clip) and "recipe" not in ui.heard(clip, {"sha256": ""}), "it does not say which"
+    assert "· the one of the recipe" in ui.heard(clip, {"sha256": own})
+    assert "· not the one of the recipe, so it will be another song" in ui.heard(clip, {"sha256": other})
+
+
 def test_while_a_song_is_made_only_stop_can_be_pressed() -> None:
     line, *able = json.loads(ui.before(6).removeprefix("() => "))
     assert 'class="running"' in line and "Waiting for your turn" in line
     assert [button["interactive"] for button in able] == [False] * 5 + [True]
-    able = json.loads(re.search(r"\.\.\.(\[.*\])\]", ui.after(6, "Stopped."))[1])
-    assert [button.get("interactive") for button in able] == [True] * 4 + [None, False], "Retake waits for a take"
+    able = json.loads(re.search(r"\.\.\.(\[.*\])\]", ui.after(3, 2, "Stopped."))[1])
+    assert [button.get("interactive") for button in able] == [True] * 3 + [None] * 2 + [False], "some wait for a take"
 
 
 def knobs_at(drawn_by: str, said: object) -> dict[str, bool]:
@@ -203,7 +243,7 @@ def test_without_a_planner_its_buttons_are_off_and_say_why() -> None:
         assert not any(button.interactive for button in tab.drafts.values())
     assert not drawn_tab(page, Generate).asides["query"].interactive
     assert len([line for line in notes(blocks) if "needs the planner" in line]) >= 1
-    assert len(page.buttons) == 6 + 8, "nothing may enable them after a song"
+    assert len(page.begins) == 4 + 8, "nothing may enable them after a song"
 
 
 def test_examples_fill_the_form_with_what_the_door_accepts() -> None:
