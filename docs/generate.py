@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from afters import AFTERS
 from drafts import DRAFTS
 from fields import Knob, fields_of
 from lyrics import Lyrics
@@ -15,7 +16,7 @@ from tooltips import TIPS
 KNOBS_MD = ROOT / "docs" / "knobs.md"
 HEAD = """# The controls
 
-Written by `make docs` from `song.py`, `remakes.py`, `drafts.py`, `lyrics.py` and `tooltips.py`; do not edit. The names are those of the
+Written by `make docs` from `song.py`, `remakes.py`, `drafts.py`, `lyrics.py`, `afters.py` and `tooltips.py`; do not edit. The names are those of the
 public endpoints; a song's has its mode's own controls, then the 21 knobs, then `retakes`, `plan` and `loras`.
 """
 COLUMNS = ["| name | label | range | default | what it does |", "| --- | --- | --- | --- | --- |"]
@@ -47,6 +48,10 @@ def knobs() -> str:
         f"{Lyrics.__doc__.splitlines()[0]} Besides its own it takes `seed`, 42 unless given.\n",
     ]
     lines += [*COLUMNS, *map(row, fields_of(Lyrics).values()), ""]
+    for after in AFTERS:
+        lines += [f"## /{after.mode}\n", f"{after.__doc__.splitlines()[0]} Of the last take of the same session.\n"]
+        if own := fields_of(after).values():
+            lines += [*COLUMNS, *map(row, own), ""]
     for group in GROUPS:
         lines += [f"## {group}\n", *COLUMNS, *(row(k) for k in KNOBS.values() if k.group == group), ""]
     lines += [

@@ -14,24 +14,37 @@ from settings import ROOT
 
 FLOORS = (
     {"causal_lm", "decode", "errors", "lora_layouts", "settings", "sound", "theme", "tooltips", "wording"},
-    {"fields", "lm", "lora_panel", "lora_scales", "lyricists", "random_checkpoint", "regions", "sections"},
-    {"checkpoints", "lm_mlx", "lm_torch", "lora_stack", "plans", "refusals", "sampler", "singing", "steering"},
-    {"lora_adapters", "lora_presets", "song", "vocabulary"},
-    {"audio_io", "drafts", "lora_door", "lyrics", "plan_panel", "remakes", "script"},
-    {"briefing", "conditioning", "planner", "saved", "splice", "widgets"},
-    {"ace_pipeline", "lyrics_lm", "lyrics_panel", "planners", "tabs"},
+    {"fields", "formats", "hearing", "lm", "lora_panel", "lora_scales", "loudness", "lyricists", "random_checkpoint"}
+    | {"recall", "regions", "sections"},
+    {
+        "checkpoints",
+        "lm_mlx",
+        "lm_torch",
+        "lora_stack",
+        "measures",
+        "plans",
+        "refusals",
+        "sampler",
+        "singing",
+        "steering",
+    },
+    {"lora_adapters", "lora_presets", "song", "stems", "vocabulary"},
+    {"afters", "audio_io", "drafts", "lora_door", "lyrics", "plan_panel", "remakes", "script"},
+    {"briefing", "conditioning", "planner", "saved", "splice", "tags", "widgets"},
+    {"ace_pipeline", "after_panel", "lyrics_lm", "lyrics_panel", "planners", "recipes", "tabs"},
     {"composer", "ui"},
     {"backend", "turns"},
+    {"finish", "restoring"},
     {"modes"},
-    {"bringing", "drafting", "stacking", "writing"},
+    {"api", "bringing", "drafting", "finishing", "stacking", "writing"},
     {"app"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 FOREIGN = {"vendor", "acestep", "tests", "docs", "benchmarks", "."}  # nothing in the studio may lean on these
-HEAVY = {"torch", "diffusers", "transformers", "gradio", "soundfile", "soxr", "demucs", "mlx", "mlx_lm"}
-HEAVY_AT_THE_TOP = {
-    (module, "gradio") for module in ("lora_panel", "lyrics_panel", "plan_panel", "regions", "tabs", "ui", "widgets")
-}  # app.py imports them late
+HEAVY = {"torch", "diffusers", "transformers", "gradio", "soundfile", "soxr", "demucs", "mlx", "mlx_lm", "scipy"}
+HEAVY |= {"pyloudnorm", "mutagen", "lameenc"}
+DRAWN = ("after_panel", "lora_panel", "lyrics_panel", "plan_panel", "regions", "tabs", "ui", "widgets")
+HEAVY_AT_THE_TOP = {(module, "gradio") for module in DRAWN}  # app.py imports them late
 MAX_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 350, 60, 6
 
 MODULES = sorted(ROOT.glob("*.py"))

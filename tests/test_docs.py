@@ -20,6 +20,7 @@ from docs.generate import KNOBS_MD, knobs
 from lyricists import LYRICISTS
 from lyrics_lm import INSTALL
 from settings import CHECKPOINTS, DEMO_FOLDER, PLANNERS, ROOT, Settings, read
+from stems import row_for
 
 README = (ROOT / "README.md").read_text("utf-8")
 AGENTS = (ROOT / "AGENTS.md").read_text("utf-8")
@@ -119,8 +120,9 @@ def test_the_agents_page_tells_the_settings_as_they_are() -> None:
     }
     told = dict(settings_rows())
     decided = {"ACE_MODEL": "by machine", "ACE_PLANNER": "the model's", "ACE_LYRICS_MODEL": "by machine"}
+    decided |= {"ACE_STEMS_MODEL": f"`{row_for('').key}`"}
     assert {name: told.pop(name) for name in decided} == decided
-    assert (Settings().model, Settings().planner, Settings().lyrics_model) == ("", "", "")
+    assert {getattr(Settings(), name) for name in ("model", "planner", "lyrics_model", "stems_model")} == {""}
     for name, default in told.items():
         assert str(getattr(Settings(), fields[name])) == default
         assert read({name: default}) == Settings(), name
@@ -149,9 +151,10 @@ def test_a_space_and_this_machine_show_the_same_gradio() -> None:
 
 def test_the_space_preloads_the_pinned_commits_of_its_models() -> None:
     lines = [line.split(" ") for line in front_matter()["preload_from_hub"]]
-    rows = (XL, PLANNERS[XL.planner], LYRICISTS["qwen2.5-7b"])
+    rows = (XL, PLANNERS[XL.planner], LYRICISTS["qwen2.5-7b"], row_for(""))
     assert [(repository, revision) for repository, _, revision in lines] == [(row.source, row.revision) for row in rows]
     assert [repository for repository, *_ in lines] == front_matter()["models"]
+    assert lines[3][1] == rows[3].file
     planner = {f"{rows[1].folder}/{name}" for name in ("config.json", "model.safetensors")}
     assert set(lines[1][1].split(",")) == planner
     shards = {f"model-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)} | {"model.safetensors.index.json"}
