@@ -22,7 +22,7 @@ import restoring
 from afters import AFTERS, Export, Normalise, Separate
 from audio_io import KEPT_S
 from drafts import DRAFTS
-from errors import AudioError, LoraError, StudioError
+from errors import AudioError, LoraError, StudioError, in_our_words
 from fields import OBJECT, Knob
 from lyrics import Lyrics
 from modes import HANDLERS, SONGS, defaults, run
@@ -38,7 +38,7 @@ KINDS = {"int": int, "float": float, "bool": bool, OBJECT: dict, "pairs": list[l
 
 
 class Sessions:
-    """The last take of each session that made one through an endpoint, for as long as its file is kept."""
+    """The last take of each session that made one through an endpoint; the oldest are forgotten with their files."""
 
     def __init__(self) -> None:
         self._takes: OrderedDict[str, tuple[float, Take]] = OrderedDict()
@@ -54,7 +54,7 @@ class Sessions:
                     self._takes.popitem(last=False)
 
     def get(self, session: str | None) -> Take | None:
-        """The last take of a session, if there is one."""
+        """The last take of a session, if there is one. That its file is gone is said by whoever opens it."""
         with self._lock:
             return self._takes.get(session or "", (0, None))[1]
 
@@ -115,8 +115,8 @@ def restore(file: Any) -> dict:
         if path is None:
             raise AudioError("File is missing: send a song that this studio made.")
         return restoring.restore(path, {mode: defaults(mode) for mode in SONGS}).answer()
-    except StudioError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+    except Exception as error:
+        raise gr.Error(str(in_our_words(error)), print_exception=False) from error
 
 
 def joins(on_gpu: dict[str, Any], beside: dict[str, Any]) -> None:

@@ -253,7 +253,7 @@ def _made(request: Asked, report: Any) -> Answer:
             report(Progress("Loading the lyrics model"))
         return get_lyricist().write(request, report)
     if isinstance(request, Separate):
-        if not _separators:
+        if stems_row().key not in _separators:
             report(Progress("Loading the stems model"))
         return get_separator().separate(request.song, report)
     if _engine is None:

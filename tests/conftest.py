@@ -26,6 +26,7 @@ def _local_only(self: socket.socket, address) -> None:
 @pytest.fixture(autouse=True)
 def closed_room(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(socket.socket, "connect", _local_only)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     monkeypatch.chdir(tmp_path)
 
 
