@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import hearing
 import numpy as np
 
+import hearing
 import loudness
 import stems
 from benchmarks.song import machine, peak_gib
