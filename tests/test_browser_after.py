@@ -206,7 +206,7 @@ def test_what_is_no_song_of_the_studio_changes_nothing(visit: Callable[..., Page
 
 def test_stop_ends_the_stems_and_keeps_the_song(visit: Callable[..., Page]) -> None:
     page = visit()
-    sing(page, duration_s=60)
+    sing(page, duration_s=20)
     open_panel(page)
     page.locator("#stems").click()
     expect(status(page)).to_contain_text("Separating")
