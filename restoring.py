@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import audio_io
 import backend
 import checkpoints
 import lora_presets
@@ -47,7 +46,6 @@ def restore(path: str, given: Given, mine: frozenset[str] = frozenset()) -> Rest
 
     Raises AudioError for a file that cannot be read, KnobError for one without a recipe that can be used.
     """
-    audio_io.check_file(path)
     found = tags.read(path)
     recipe = recipes.read(found.recipe, given)
     told = [*recipe.told, *_model(recipe), *_length(recipe, found.seconds)]
