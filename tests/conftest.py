@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 MODEL = os.environ.get("ACE_MODEL", "")  # for `pytest -m gpu` alone
@@ -28,6 +29,17 @@ def closed_room(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(socket.socket, "connect", _local_only)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file as a visitor might send it; its path."""
+
+    def write(content: bytes, name: str = "upload") -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return write
 
 
 @pytest.fixture(scope="module")

@@ -54,15 +54,6 @@ def flac(samples: np.ndarray, claim: int) -> bytes:
 
 
 @pytest.fixture
-def upload(tmp_path: Path):
-    def write(content: bytes, name: str = "upload") -> Path:
-        (tmp_path / name).write_bytes(content)
-        return tmp_path / name
-
-    return write
-
-
-@pytest.fixture
 def decoder(tmp_path: Path, monkeypatch):
     def replace(script: str) -> None:
         (tmp_path / "fake.py").write_text("import json, os, sys, time\n" + script)

@@ -23,15 +23,6 @@ from tags import RECIPE, RECIPE_MAX, read
 
 
 @pytest.fixture
-def upload(tmp_path: Path):
-    def write(content: bytes, name: str = "upload") -> Path:
-        (tmp_path / name).write_bytes(content)
-        return tmp_path / name
-
-    return write
-
-
-@pytest.fixture
 def reader(tmp_path: Path, monkeypatch):
     def replace(script: str) -> None:
         (tmp_path / "fake.py").write_text("import json, os, sys, time\n" + script)

@@ -42,15 +42,6 @@ SONGS = {key: tagged(PLAIN[key], FORMATS[key], CARD) for key in ALL}
 LIMITS = {"name": RECIPE, "recipe": RECIPE_MAX, "title": 1000}
 
 
-@pytest.fixture
-def upload(tmp_path: Path):
-    def write(content: bytes, name: str = "upload") -> Path:
-        (tmp_path / name).write_bytes(content)
-        return tmp_path / name
-
-    return write
-
-
 def sentence(path: Path | str) -> str:
     """Why `path` is refused: one clear sentence, and nothing of this machine."""
     with pytest.raises(AudioError) as refused:
