@@ -216,7 +216,6 @@ def held(path: str | Path) -> np.ndarray:
 
 def keep(path: str | Path, outbox: Path) -> Path:
     """Move a finished file to where it stays for an hour, in a folder with an unguessable name. Raises DiskFull or ExportError."""
-    sweep(outbox)
     folder = outbox / secrets.token_hex(16)
     try:
         folder.mkdir(parents=True)

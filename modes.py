@@ -221,6 +221,7 @@ def run(handler: Handler, values: Mapping[str, Any]) -> Iterator[Event]:
     The handler's folder is gone when they end; the files that it finished are kept for an hour.
     """
     try:
+        audio_io.sweep(read().outbox)
         with scratch() as folder:
             for event in handler(values, folder):
                 yield kept(event)
