@@ -13,6 +13,7 @@ import gradio as gr
 import measures
 import theme
 from afters import AFTERS, After, Export, Normalise, Separate
+from fields import fields_of
 from formats import FORMATS
 from stems import NAMES
 from widgets import Desk, idle, note
@@ -42,13 +43,8 @@ class AfterPanel:
     @property
     def shows(self) -> list[Any]:
         """What belongs to a take, in the order of `shown`."""
-        own = self.inputs[Export]
-        return [self.measured, *self.made, own["title"], own["target_lufs"]]
-
-    @property
-    def made(self) -> list[Any]:
-        """What was made of a take: at another loudness, its stems, a file."""
-        return [*self.results(Normalise), *self.results(Separate), *self.results(Export)]
+        made = [*self.results(Normalise), *self.results(Separate), *self.results(Export)]
+        return [self.measured, *made, self.inputs[Export]["title"]]
 
     def results(self, mode: type[After]) -> list[Any]:
         """Where what a request makes is shown."""
@@ -69,19 +65,10 @@ def draw(panel: AfterPanel, desk: Desk) -> None:
 def _loudness(panel: AfterPanel, desk: Desk) -> None:
     gr.Markdown("Loudness", elem_classes="group-title")
     with gr.Row(elem_classes="after-row"):
-        lufs = [(f"{float(name):g} LUFS".replace("-", "−"), name) for name in _targets(Normalise)]
-        panel.inputs[Normalise]["target_lufs"] = desk.draw(Normalise, "target_lufs", choices=lufs, scale=3)
+        panel.inputs[Normalise]["target_lufs"] = desk.draw(Normalise, "target_lufs", choices=_lufs(Normalise), scale=3)
         panel.buttons[Normalise] = _button("Normalise", Normalise)
     _why(desk, Normalise)
-    panel.levelled = gr.Audio(
-        label="At its new loudness",
-        interactive=False,
-        visible=False,
-        buttons=["download"],
-        waveform_options=gr.WaveformOptions(**theme.WAVE),
-        elem_id="levelled",
-        elem_classes="player",
-    )
+    panel.levelled = _player("At its new loudness", "levelled")
     panel.loudness = gr.HTML("", elem_id="levelled-line", elem_classes="heard")
 
 
@@ -94,23 +81,14 @@ def _stems(panel: AfterPanel, desk: Desk) -> None:
     _why(desk, Separate)
     with gr.Row(elem_id="stems-players"):
         for name in NAMES:
-            panel.parts[name] = gr.Audio(
-                label=name.capitalize(),
-                interactive=False,
-                visible=False,
-                buttons=["download"],
-                min_width=220,
-                waveform_options=gr.WaveformOptions(**theme.WAVE),
-                elem_id=f"stem-{name}",
-                elem_classes="player",
-            )
+            panel.parts[name] = _player(name.capitalize(), f"stem-{name}")
     panel.bundle = gr.DownloadButton("All stems (zip)", visible=False, elem_id="stems-zip", size="sm")
     panel.rest = gr.HTML("", elem_id="stems-line", elem_classes="heard")
 
 
 def _export(panel: AfterPanel, desk: Desk) -> None:
     gr.Markdown("Export", elem_classes="group-title")
-    own, lufs = panel.inputs[Export], [(f"{name} LUFS".replace("-", "−"), name) for name in _targets(Export) if name]
+    own = panel.inputs[Export]
     with gr.Row():
         own["format"] = desk.draw(Export, "format", choices=[(form.name, key) for key, form in FORMATS.items()])
         own["title"] = desk.draw(Export, "title", max_lines=1)
@@ -118,7 +96,7 @@ def _export(panel: AfterPanel, desk: Desk) -> None:
         own["fade_in_s"] = desk.draw(Export, "fade_in_s")
         own["fade_out_s"] = desk.draw(Export, "fade_out_s")
     with gr.Row():
-        own["target_lufs"] = desk.draw(Export, "target_lufs", choices=[AS_MADE, *lufs])
+        own["target_lufs"] = desk.draw(Export, "target_lufs", choices=[AS_MADE, *_lufs(Export)])
         own["sample_rate"] = desk.draw(Export, "sample_rate", choices=[("48 kHz", "48000"), ("44.1 kHz", "44100")])
     with gr.Row(elem_classes="after-row"):
         panel.buttons[Export] = _button("Export", Export)
@@ -135,10 +113,24 @@ def _why(desk: Desk, mode: type[After]) -> None:
         note(idle(desk.no_afters[mode], ""))
 
 
-def _targets(mode: type[After]) -> tuple[str, ...]:
-    from fields import fields_of
+def _lufs(mode: type[After]) -> list[tuple[str, str]]:
+    """The loudnesses to choose from, as words and values."""
+    choices = fields_of(mode)["target_lufs"].choices
+    return [(f"{name} LUFS".replace("-", "−"), name) for name in choices if name]
 
-    return fields_of(mode)["target_lufs"].choices
+
+def _player(label: str, name: str) -> gr.Audio:
+    """A player for something that was made of the take; hidden until it is."""
+    return gr.Audio(
+        label=label,
+        interactive=False,
+        visible=False,
+        buttons=["download"],
+        min_width=220,
+        waveform_options=gr.WaveformOptions(**theme.WAVE),
+        elem_id=name,
+        elem_classes="player",
+    )
 
 
 def shown(made: Mapping[str, Any] | None, title: str = "") -> list[Any]:
@@ -146,11 +138,11 @@ def shown(made: Mapping[str, Any] | None, title: str = "") -> list[Any]:
     words = "".join(f"<li>{html.escape(line)}</li>" for line in measures.lines(made)) if made else ""
     return [
         gr.HTML(f"<ul>{words}</ul>" if words else ""),
-        *levelled(None),
+        *levelled(None)[:-1],
+        gr.update(value=AS_MADE[1]),
         *parted(None),
         *exported(None),
         gr.Textbox(value="", placeholder=title),
-        gr.update(value=AS_MADE[1]),
     ]
 
 

@@ -125,7 +125,8 @@ def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> I
         no_file = gr.DownloadButton(value=None, interactive=False)
         return line, None, no_file, None, *plan_panel.shown(None), *after_panel.shown(None), gr.skip()
 
-    yield nothing(ui.status("Starting", "running"))
+    begun = nothing(ui.status("Starting", "running"))
+    yield begun
     try:
         wanted = {**values, "loras": api.uploaded_stack(lora_panel.picked(values["loras"]))}
         wanted |= {"regions": picked(values["regions"])} if "regions" in values else {}
@@ -138,7 +139,7 @@ def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> I
                 panels = [*bringing.panel(event), *after_panel.shown(made, event.recipe["title"])]
                 yield ui.status(modes.summary(event)), event.path, file, made, *panels, Shown(mode, asked, event)
             else:
-                yield ui.progress(event), *[gr.skip()] * (len(nothing("")) - 1)
+                yield ui.progress(event), *[gr.skip()] * (len(begun) - 1)
     except StudioError as error:
         yield nothing(ui.status(str(error), "error"))
 

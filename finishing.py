@@ -47,16 +47,17 @@ def finisher(mode: type[After], names: list[str]) -> Callable[..., Iterator[tupl
         return shown(next(iter(paths.values()), None), told)
 
     def on_press(last: Shown | None, *values: Any) -> Iterator[tuple[Any, ...]]:
-        yield ui.status("Starting", "running"), *results(None)
+        nothing = results(None)
+        yield ui.status("Starting", "running"), *nothing
         try:
             handler = modes.after(mode, last and last.take)
             for event in modes.run(handler, dict(zip(names, values, strict=True))):
                 if isinstance(event, Files):
                     yield ui.status(" ".join([DONE[mode], *event.metadata["warnings"]])), *results(event)
                 else:
-                    yield ui.progress(event), *[gr.skip()] * len(results(None))
+                    yield ui.progress(event), *[gr.skip()] * len(nothing)
         except StudioError as error:
-            yield ui.status(str(error), "error"), *results(None)
+            yield ui.status(str(error), "error"), *nothing
 
     on_press.__name__ = f"on_{mode.mode}"
     return on_press
@@ -71,13 +72,12 @@ DONE = {
 
 def restores(page: Page, desk: Desk) -> None:
     """Attach the way back: a song that is opened, or dropped anywhere on the page, sets every control."""
+    from regions import marked
+
     outputs = {"status": page.status, "tabs": page.switch, "loras": page.loras.stack, "wanted": page.wanted}
     outputs |= {name: page.knobs[name] for name in KNOBS}
     outputs |= {f"{tab.mode.mode}-{name}": part for tab in page.tabs for name, part in tab.inputs.items()}
     outputs |= {f"after-{name}": part for name, part in page.after.inputs[Export].items()}
-
-    from regions import marked
-
     editor = next(tab.inputs["regions"] for tab in page.tabs if "regions" in tab.inputs)
 
     def on_open(path: str, stack: Any, edited: Any) -> dict[Any, Any]:
