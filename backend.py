@@ -20,6 +20,7 @@ from typing import Any
 import ace_pipeline
 import checkpoints
 import composer
+import costs
 import lora_layouts
 import lyrics_lm
 import planners
@@ -52,19 +53,6 @@ else:
 
 log = logging.getLogger("ace.backend")
 
-COLD_START_S = 15  # a fresh ZeroGPU worker streams all weights into memory first
-STEP_S = 0.22  # one guided step of XL in bf16 is bound by kernel launches ...
-STEP_S_PER_S = 0.0007  # ... and grows a little with each second of song
-DECODE_S_PER_S = 0.004
-LISTEN_S_PER_S = 0.004  # a source is encoded first
-THINK_S, CODE_S = (
-    3,
-    0.006,
-)  # the planner: a thought, or a draft's lyrics ten times as long; a captured step for each code
-LYRICS_LOAD_S, LYRICS_TOKEN_S = 25, 0.02  # 15 GB read by each fresh worker; a token of 7 billion weights
-STEMS_LOAD_S, STEMS_S_PER_S = 8, 0.03  # 84 MB read by each fresh worker; htdemucs runs at many times real time
-LORA_S = 2  # reading one of 100 MB and putting it beside the weights
-MARGIN = 1.3
 BEAT_S = 0.5  # a generator can be stopped only when it yields: in long phases the last event is told again
 ZERO_GPU_ERRORS = {  # titles of the spaces package's errors: our class, our sentence, what to do
     "ZeroGPU quota exceeded": (QuotaError, "Your GPU time for today does not cover this song.", "A shorter song or fewer steps need less."),
@@ -185,18 +173,8 @@ def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> 
     ZeroGPU calls it in the main process with the very arguments of `run_gpu`, before queueing: it must be quick and must
     not raise.
     """
-    bounds, work = read(), COLD_START_S
-    if isinstance(request, SongRequest):
-        forwards, seconds = request.advanced.inference_steps * request.passes, request.seconds
-        work += forwards * (STEP_S + seconds * STEP_S_PER_S) + seconds * (DECODE_S_PER_S + LISTEN_S_PER_S)
-        work += THINK_S + request.code_count * CODE_S + len(request.loras) * LORA_S
-    elif isinstance(request, Lyrics):
-        work += LYRICS_LOAD_S + request.max_new_tokens * LYRICS_TOKEN_S
-    elif isinstance(request, Separate):
-        work += STEMS_LOAD_S + request.song.seconds * STEMS_S_PER_S
-    else:
-        work += 10 * THINK_S
-    estimate = max(int(work * MARGIN), bounds.gpu_min_s)
+    bounds = read()
+    estimate = max(int(costs.gpu_seconds(request)), bounds.gpu_min_s)
     return int(min(estimate * multiplier, bounds.gpu_max_s))
 
 
@@ -250,14 +228,14 @@ def _answer(request: Asked, report: Any, put: Any) -> None:
 def _made(request: Asked, report: Any) -> Answer:
     if isinstance(request, Lyrics):
         if lyricist_row().key not in _lyricists:
-            report(Progress("Loading the lyrics model"))
+            report(Progress("Loading the lyrics model; the first draft takes longer"))
         return get_lyricist().write(request, report)
     if isinstance(request, Separate):
         if stems_row().key not in _separators:
-            report(Progress("Loading the stems model"))
+            report(Progress("Loading the stems model; the first stems take longer"))
         return get_separator().separate(request.song, report)
     if _engine is None:
-        report(Progress("Loading the model"))
+        report(Progress("Loading the model; the first song takes longer"))
     return composer.answer(get_backend(), get_planner if planner_row() else None, request, report)
 
 
@@ -290,7 +268,7 @@ def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Answer]:
             if isinstance(event, Failure):
                 raise event.error()
             if isinstance(event, Sound):
-                _compare(event, gpu_seconds(request, multiplier))
+                _compare(request, event, gpu_seconds(request, multiplier))
             yield event
     except StudioError:
         raise
@@ -298,9 +276,10 @@ def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Answer]:
         raise _of_zero_gpu(error) from error
 
 
-def _compare(sound: Sound, asked: int) -> None:
-    """Say in the log when a ZeroGPU song came near the time that was asked for it."""
+def _compare(request: SongRequest, sound: Sound, asked: int) -> None:
+    """Learn from the time a song took, and say in the log when it came near what was asked of ZeroGPU for it."""
     took = sound.timings.get("total_s", 0)
+    costs.learn(costs.Work.of(request, planner_row() is not None), checkpoints.device(), checkpoint().key, took)
     if read().zero_gpu and took > 0.8 * asked:
         log.warning("song took %.0f s of the %d s asked for", took, asked)
 

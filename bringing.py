@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import audio_io
+import cards
 import saved
 from errors import StudioError
 from plans import METAS
 from saved import Saved
 from sound import Take
-from turns import QUIET, Shown
+from turns import QUIET
+from visits import Shown
 
 if TYPE_CHECKING:
     from tabs import Tab
@@ -61,7 +62,6 @@ def used(found: Saved) -> dict[str, Any]:
     import gradio as gr
 
     import plan_panel
-    import ui
 
     plan, mode = found.plan, found.mode
     values = {name: getattr(plan, name) for name in METAS} | {"bpm": plan.bpm or ""}
@@ -73,17 +73,16 @@ def used(found: Saved) -> dict[str, Any]:
     if plan.codes:
         values["thinking"] = True  # without it they would lie idle
     line = f"Plan in use on {mode.capitalize()}: {brought['line']}."
-    return values | {"tabs": gr.Tabs(selected=f"{mode}-tab"), "status": ui.status(line)}
+    return values | {"tabs": gr.Tabs(selected=f"{mode}-tab"), "status": cards.status(line)}
 
 
 def loaded(path: str) -> dict[str, Any]:
     """What a visitor's file puts on the page: a plan, or why it holds none."""
-    import ui
 
     try:
         return used(saved.read(path))
     except StudioError as error:
-        return {"status": ui.status(str(error), "error")}
+        return {"status": cards.refusal(error)}
 
 
 def panel(take: Take) -> list[Any]:
@@ -96,7 +95,7 @@ def panel(take: Take) -> list[Any]:
 
 def _file(take: Take, found: Saved) -> str | None:
     """The file, or None when there is no room for it."""
-    path = Path(take.path).with_name(f"ace-plan-{take.metadata['seed']}-{secrets.token_hex(8)}.json")
+    path = Path(take.path).with_name(f"ace-plan-{take.metadata['seed']}.json")
     with suppress(StudioError):  # the song is what matters
         audio_io.whole(path, memoryview(found.file()))
         return str(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import cards
 import modes
 from drafts import DRAFTS, Describe, Write
 from errors import StudioError
@@ -50,7 +51,8 @@ def joins(page: Page, tab: Tab) -> list[Any]:
         outputs = [*fields.values(), draft, mine, tab.back]
         event = begins(page, button, asker(mode, list(sent)), list(sent.values()), [page.status, draft])
         fill = filler(mode, list(seen), outputs)
-        ends(page, event.then(fill, [draft, mine, *seen.values()], outputs, queue=False, **QUIET))
+        filled = event.then(fill, [draft, mine, *seen.values()], outputs, queue=False, **QUIET)
+        ends(page, event, filled=filled)
         begun.append(event)
     tab.back.click(on_back, mine, [*fields.values(), mine, tab.back], queue=False, **QUIET)
     return begun
@@ -61,18 +63,17 @@ def asker(mode: type[Asked], names: list[str]) -> Callable[..., Iterator[tuple[s
     import gradio as gr
 
     import plan_panel
-    import ui
 
     def on_press(*values: Any) -> Iterator[tuple[str, Any]]:
-        yield ui.status("Starting", "running"), None
+        yield cards.status("Starting", "running"), None
         try:
             for event in modes.run(modes.HANDLERS[mode], asked(mode, dict(zip(names, values, strict=True)))):
                 if isinstance(event, Draft):
-                    yield ui.status(plan_panel.told(mode.mode, event)), event
+                    yield cards.status(plan_panel.told(mode.mode, event)), event
                 else:
-                    yield ui.progress(event), gr.skip()
+                    yield cards.progress(event), gr.skip()
         except StudioError as error:
-            yield ui.status(str(error), "error"), None
+            yield cards.refusal(error), None
 
     on_press.__name__ = f"on_{mode.mode}"
     return on_press

@@ -34,7 +34,11 @@ log = logging.getLogger("ace.errors")
 
 
 class StudioError(Exception):
-    """Base of all errors a user may read. `hint` says what to do next; it may be empty."""
+    """Base of all errors a user may read. `hint` says what to do next; it may be empty. `control` is the name of the
+    control that it is about, where one is.
+    """
+
+    control = ""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import cards
 import modes
 import restoring
 from afters import After, Export, Normalise, Separate
 from errors import StudioError
+from listening import preview
 from restoring import Restored
 from song import KNOBS
 from sound import Files
-from turns import GPU_QUEUE, QUIET, READ_QUEUE, Shown, begins, ends
+from turns import GPU_QUEUE, QUIET, READ_QUEUE, begins, ends
+from visits import Shown
 
 if TYPE_CHECKING:
     from ui import Page
@@ -37,30 +40,42 @@ def finisher(mode: type[After], names: list[str]) -> Callable[..., Iterator[tupl
     import gradio as gr
 
     import after_panel
-    import ui
 
     def results(made: Files | None) -> list[Any]:
         paths, told = (made.paths, made.metadata) if made else ({}, None)
-        if mode is Separate:
-            return after_panel.parted(paths, told)
-        shown = after_panel.levelled if mode is Normalise else after_panel.exported
-        return shown(next(iter(paths.values()), None), told)
+        if mode is Export:
+            return after_panel.exported(next(iter(paths.values()), None), told)
+        bundle = paths.get("zip", "")
+        parts = {name: (_track(path, name), path) for name, path in paths.items() if path != bundle}
+        return (
+            after_panel.parted(parts, bundle, told)
+            if mode is Separate
+            else after_panel.levelled(next(iter(parts.values()), None), told)
+        )
 
     def on_press(last: Shown | None, *values: Any) -> Iterator[tuple[Any, ...]]:
         nothing = results(None)
-        yield ui.status("Starting", "running"), *nothing
+        yield cards.status("Starting", "running"), *nothing
         try:
             handler = modes.after(mode, last and last.take)
             for event in modes.run(handler, dict(zip(names, values, strict=True))):
                 if isinstance(event, Files):
-                    yield ui.status(" ".join([DONE[mode], *event.metadata["warnings"]])), *results(event)
+                    yield cards.status(" ".join([DONE[mode], *event.metadata["warnings"]])), *results(event)
                 else:
-                    yield ui.progress(event), *[gr.skip()] * len(nothing)
+                    yield cards.progress(event), *[gr.skip()] * len(nothing)
         except StudioError as error:
-            yield ui.status(str(error), "error"), *nothing
+            yield cards.refusal(error), *nothing
 
     on_press.__name__ = f"on_{mode.mode}"
     return on_press
+
+
+def _track(path: str, name: str) -> Any:
+    """A finished file as a player takes it."""
+    from player import Track
+
+    heard = preview(path)
+    return Track(heard.path, heard.seconds, heard.peaks, name)
 
 
 DONE = {
@@ -94,13 +109,12 @@ def opened(path: str, stack: Any, desk: Desk) -> dict[str, Any]:
     import gradio as gr
 
     import lora_panel
-    import ui
 
     rows = {row["sha256"]: row for row in lora_panel.rows(stack)}
     try:
         found = restoring.restore(path, desk.given, frozenset(rows))
     except StudioError as error:
-        return {"status": ui.status(str(error), "error")}
+        return {"status": cards.refusal(error)}
     mode, own = found.recipe.mode.mode, found.recipe
     values = {name if name in KNOBS else f"{mode}-{name}": _placed(name, value) for name, value in own.values.items()}
     values |= {f"{mode}-{name}": brought for name, brought in _brought(found).items()}
@@ -111,7 +125,7 @@ def opened(path: str, stack: Any, desk: Desk) -> dict[str, Any]:
         values["wanted"]["edit-regions"] = own.values["regions"]
     title = own.mode.__name__
     words = " ".join([f"Restored on {title}: seed {own.values['seed']}.", *found.told])
-    return values | {"tabs": gr.Tabs(selected=f"{mode}-tab"), "status": ui.status(words)}
+    return values | {"tabs": gr.Tabs(selected=f"{mode}-tab"), "status": cards.status(words)}
 
 
 def _placed(name: str, value: Any) -> Any:

@@ -9,12 +9,18 @@ from typing import Any
 
 import gradio as gr
 
+import costs
 from lyrics import CHANGES, LANGUAGES, Lyrics
 from remakes import Cover, Edit, Extend
 from singing import Sung, sung
 from song import Generate, SongRequest
 from widgets import Desk, note
 
+BRIEFS = {  # examples
+    "Last train": "the last train home, rain on the window, somebody who waits",
+    "Summer job": "the summer we painted boats and pretended to be rich",
+    "Goodbye": "packing up a flat after a long love, without bitterness",
+}
 BRIEF = "the last train home, rain on the window, somebody who waits"
 EMPTY = "[verse]\nYour words, or a draft. Everything here can be edited."
 TONE = "tender, hopeful, a little tired"
@@ -36,6 +42,7 @@ class LyricsPanel:
 
     tab: Any = None
     inputs: dict[str, Any] = field(default_factory=dict)
+    examples: dict[str, Any] = field(default_factory=dict)  # buttons by the brief that they fill in
     button: Any = None
     more: Any = None
     resume: Any = None
@@ -56,6 +63,11 @@ class LyricsPanel:
         return [self.button, self.more, self.resume, *self.refine.values()]
 
 
+def action(seconds: float) -> str:
+    """What the button says of a draft that takes so long."""
+    return f"Draft lyrics · {costs.about(seconds)}"
+
+
 def form(panel: LyricsPanel, desk: Desk) -> None:
     """What lyrics are asked for with."""
 
@@ -63,6 +75,8 @@ def form(panel: LyricsPanel, desk: Desk) -> None:
         panel.inputs[name] = desk.draw(Lyrics, name, **look)
 
     draw("brief", lines=4, placeholder=BRIEF)
+    with gr.Row(elem_id="lyrics-examples", elem_classes="examples"):
+        panel.examples = {brief: gr.Button(label, size="sm") for label, brief in BRIEFS.items()}
     draw("structure", lines=2)
     with gr.Row():
         draw("language", choices=[(name, key) for key, name in LANGUAGES.items()])

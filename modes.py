@@ -25,7 +25,8 @@ import singing
 import splice
 from afters import AFTERS, After
 from drafts import DRAFTS
-from errors import KnobError, StudioError, in_our_words
+from errors import InputError, KnobError, StudioError, TextError, in_our_words
+from fields import Knob
 from formats import FORMATS
 from lyrics import LYRICS, Lyrics
 from plans import Draft
@@ -66,8 +67,23 @@ def ask(mode: type[Request], values: Mapping[str, Any]) -> Request:
         "audio": lambda path: recipes.signed(audio_io.admit(path), path),
         "loras": lambda entries: lora_door.admitted(entries, backend.model()),
     }
-    given = {name: doors[k.kind] for name, k in controls(mode).items() if k.kind in doors and values.get(name)}
-    return mode.parse({**values, **{name: door(values[name]) for name, door in given.items()}}, defaults(mode))
+    known, let_in = controls(mode), {}
+    at = ""
+    try:
+        for at in (name for name, k in known.items() if k.kind in doors and values.get(name)):
+            let_in[at] = doors[known[at].kind](values[at])
+        at = ""
+        return mode.parse({**values, **let_in}, defaults(mode))
+    except InputError as error:
+        error.control = at or _about(error, known)
+        raise
+
+
+def _about(error: InputError, known: Mapping[str, Knob]) -> str:
+    """The control that a sentence begins with; words that are missing belong into the first box for words."""
+    named = [name for name, k in known.items() if error.message.startswith(k.label)]
+    texts = [name for name, k in known.items() if k.kind == "text" and isinstance(error, TextError)]
+    return max(named, key=lambda name: len(known[name].label), default=next(iter(texts), ""))
 
 
 def generate(values: Mapping[str, Any], folder: Path) -> Iterator[Progress | Take]:

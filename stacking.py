@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import backend
+import cards
 import lora_presets
 import lora_stack
 from errors import EngineError, LoraError, StudioError
@@ -43,7 +44,6 @@ def joins(page: Page) -> None:
 def on_drop(paths: list[str], stack: Any) -> tuple[dict[str, Any], str, None]:
     """The stack with what was dropped, and what is wrong with the rest."""
     import lora_panel
-    import ui
 
     rows, wrong = lora_panel.rows(stack), []
     configs, weights = ([p for p in paths if p.lower().endswith(".json") is told] for told in (True, False))
@@ -56,7 +56,7 @@ def on_drop(paths: list[str], stack: Any) -> tuple[dict[str, Any], str, None]:
             rows = added(rows, lora, {name: {"path": file} for name, file in files.items()})
         except StudioError as error:
             wrong.append(str(error))
-    return lora_panel.stacked(rows), ui.status(" ".join(wrong), "error") if wrong else "", None
+    return lora_panel.stacked(rows), cards.refusal(LoraError(" ".join(wrong)), cards.DROPPED) if wrong else "", None
 
 
 def chosen(key: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
@@ -64,7 +64,6 @@ def chosen(key: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
 
     def on_press(stack: Any) -> tuple[dict[str, Any], str]:
         import lora_panel
-        import ui
 
         rows = lora_panel.rows(stack)
         others = [row for row in rows if row["source"] != {"preset": key}]
@@ -72,7 +71,7 @@ def chosen(key: str) -> Callable[[Any], tuple[dict[str, Any], str]]:
             line, source = "", {"preset": key}
             rows = others if len(others) < len(rows) else added(rows, lora_presets.admit(key, backend.model()), source)
         except StudioError as error:
-            line = ui.status(str(error), "error")
+            line = cards.refusal(error, cards.DROPPED)
         return lora_panel.stacked(rows), line
 
     on_press.__name__ = f"on_{key.replace('-', '_')}"

@@ -11,9 +11,22 @@ import gradio as gr
 from drafts import Describe, Tidy, Write
 from remakes import Cover, Edit, Extend
 from song import Asked, Generate, SongRequest
-from widgets import Desk, idle, note
+from tooltips import idle
+from widgets import Desk, note
 
 VERSES = "[verse]\n...\n\n[chorus]\n..."
+IDEAS = {  # examples of the tabs that begin with a recording
+    Cover: (
+        ("Jazz trio", "late-night jazz trio, brushed drums, upright bass"),
+        ("Synthwave", "synthwave, analog bass, gated drums, neon"),
+        ("Lullaby", "lullaby, music box, warm pad, calm"),
+    ),
+    Extend: (
+        ("Last chorus", "the same band, building to a last chorus"),
+        ("Quiet outro", "calm outro, fading out, no drums"),
+    ),
+    Edit: (("Flute solo", "solo flute over the same band"), ("Drum break", "drum break, no melody")),
+}
 IDEA = "a sad song about rain, for a female voice"
 
 
@@ -46,6 +59,12 @@ class Tab:
         self.draw(desk, name)
         self.heard[name] = gr.HTML("", elem_id=f"{self.mode.mode}-{name}-heard", elem_classes="heard")
 
+    def ideas(self, filled: dict[str, dict[str, Any]]) -> None:
+        """Examples that fill the form with one click, by what their buttons say."""
+        with gr.Row(elem_id=f"{self.mode.mode}-examples", elem_classes="examples"):
+            for label, values in filled.items():
+                self.examples.append((gr.Button(label, size="sm"), values))
+
     def drafting(self, desk: Desk, mode: type[Asked], words: str = "") -> None:
         """A button that asks the planner for words, what it does or why it cannot, and the way back."""
         with gr.Row(elem_classes="drafting"):
@@ -70,10 +89,7 @@ def generate(tab: Tab, desk: Desk) -> None:
         tab.asides["query"] = desk.draw(Write, "query", lines=1, max_lines=1, scale=4, min_width=260, placeholder=IDEA)
         tab.drafts[Write] = desk.drafter(Write, "generate")
     tab.draw(desk, "prompt", lines=2, placeholder=row.examples[0][1] if row.examples else "")
-    with gr.Row(elem_id="examples"):
-        for label, prompt, bpm, key in row.examples:
-            filled = {"prompt": prompt, "bpm": bpm, "keyscale": key}
-            tab.examples.append((gr.Button(label, size="sm"), filled))
+    tab.ideas({label: {"prompt": prompt, "bpm": bpm, "keyscale": key} for label, prompt, bpm, key in row.examples})
     tab.draw(desk, "lyrics", lines=6, placeholder=VERSES)
     tab.drafting(desk, Tidy)
     with gr.Row():
@@ -91,6 +107,7 @@ def cover(tab: Tab, desk: Desk) -> None:
     )
     tab.recording(desk, "reference_audio")
     tab.draw(desk, "prompt", lines=2, placeholder="late-night jazz trio, brushed drums")
+    tab.ideas({label: {"prompt": prompt} for label, prompt in IDEAS[Cover]})
     tab.draw(desk, "lyrics", lines=5, placeholder=VERSES)
     tab.draw(desk, "cover_strength")
     brought(tab, desk)
@@ -101,6 +118,7 @@ def extend(tab: Tab, desk: Desk) -> None:
     tab.recording(desk)
     tab.drafting(desk, Describe, "Fills in what the planner hears: style, tempo, key, language.")
     tab.draw(desk, "prompt", lines=2, placeholder="the same band, building to a last chorus")
+    tab.ideas({label: {"prompt": prompt} for label, prompt in IDEAS[Extend]})
     tab.draw(desk, "lyrics", lines=4, placeholder="empty = instrumental")
     with gr.Row():
         tab.draw(desk, "extra_duration_s")
@@ -129,6 +147,7 @@ def edit(tab: Tab, desk: Desk) -> None:
         flow.append(shown)
         tab.draw(desk, "source_caption", lines=2, placeholder="what the song sounds like now")
     tab.draw(desk, "prompt", lines=2, placeholder="what it shall sound like")
+    tab.ideas({label: {"prompt": prompt} for label, prompt in IDEAS[Edit]})
     tab.draw(desk, "source_lyrics", lines=4, placeholder=VERSES)
     tab.draw(desk, "target_lyrics", lines=4, placeholder=VERSES)
     with gr.Column() as shown:

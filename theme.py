@@ -8,6 +8,9 @@ from typing import Any
 ASSETS = Path(__file__).parent / "assets"
 CSS = ASSETS / "studio.css"
 JS = (ASSETS / "studio.js").read_text()  # run once, when the page has come up
+HEAD = "".join(
+    f"<script>{(ASSETS / name).read_text()}</script>" for name in ("visit.js", "remedies.js", "estimates.js")
+)  # before that
 BLACK, NIGHT, SHADE = "#000000", "#0a0a0a", "#1f1f1f"
 WHITE, PALE, GREY, EDGE = "#ffffff", "#f2f2f2", "#b3b3b3", "#595959"
 
@@ -83,6 +86,8 @@ def theme() -> Any:
         checkbox_check=CHECK,
         radio_circle=DOT,
         block_border_width="0px",
+        form_gap_width="20px",
+        block_padding="0px",  # so that boxes and buttons stand on one line
         block_shadow="none",
         block_title_text_weight="700",
         button_border_width="1px",

@@ -106,3 +106,8 @@ STACK = "LoRAs are small files that teach the model a sound; several add up. Str
 def tip(control: Control) -> str:
     """The tooltip of a control: its words, then its range from the knob table."""
     return f"{TIPS[control.name]} ({control.range})" if control.range else TIPS[control.name]
+
+
+def idle(reason: str, info: str) -> str:
+    """The tooltip of a control that cannot act."""
+    return f"Off: {reason}. {info}"

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sound import Take
+from cards import refusal, status
+from errors import EngineFault, GpuBusy
+from visits import Shown
 
 if TYPE_CHECKING:
     from ui import Page
 
 READ_QUEUE = {"concurrency_id": "decode", "concurrency_limit": 2}  # what visitors bring
 GPU_QUEUE = {"concurrency_id": "gpu", "concurrency_limit": 1}
+BUSY = GpuBusy("The studio is full: too many wait for their turn.", "Your words are kept; try again in a few minutes.")
+FAULT = EngineFault("Something went wrong in the studio.", "Please try again.")
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The take on the screen: by which mode and from which values it was made."""
-
-    mode: type[Any]
-    values: dict[str, Any]
-    take: Take
 
 
 def begins(
@@ -32,21 +27,17 @@ def begins(
 
     `how` may be `js`, which changes the inputs in the browser, or another queue than that of the GPU.
     """
-    import ui
-
     able = [page.status, *page.buttons]
-    button.click(None, None, able, js=ui.before(len(page.buttons)), **QUIET)
+    button.click(None, None, able, js=before(len(page.buttons)), **QUIET)
     return button.click(work, inputs, outputs, **QUIET, **(GPU_QUEUE | how))
 
 
-def ends(page: Page, event: Any, stopped: str = "Stopped. Nothing was kept.") -> None:
+def ends(page: Page, event: Any, stopped: str = "Stopped. Nothing was kept.", filled: Any = None) -> None:
     """After an end of any kind of `event`: the buttons can be pressed again, those for a take if there is one.
 
-    The status line says if it was `stopped`.
+    The status line says if it was `stopped`. `filled` is what follows the event and has to be done before.
     """
     import gradio as gr
-
-    import ui
 
     able = [page.status, *page.buttons]
     taking = page.taking
@@ -54,5 +45,32 @@ def ends(page: Page, event: Any, stopped: str = "Stopped. Nothing was kept.") ->
     def able_with(last: Shown | None) -> list[Any]:
         return [gr.Button(interactive=last is not None) for _ in taking]
 
-    event.then(None, page.status, able, js=ui.after(len(page.begins), len(taking), stopped), **QUIET)
-    event.then(able_with, page.last, taking, queue=False, **QUIET)
+    # Gradio's `then` does not follow a failure, such as a queue that is full.
+    for follows, failed in (((filled or event).then, False), (event.failure, True)):
+        follows(None, page.status, able, js=after(len(page.begins), len(taking), stopped, failed), **QUIET)
+        follows(able_with, page.last, taking, queue=False, **QUIET)
+
+
+# What follows runs in the browser; its outputs are the status line and the page's buttons. A line that still says running
+# when the song's event has ended belongs to a song that was stopped, or that failed before it could say so.
+def update(**props: Any) -> dict[str, Any]:
+    return {"__type__": "update", **props}
+
+
+def before(buttons: int) -> str:
+    """At once: nothing else can be begun, and the song can be stopped."""
+    able = [update(interactive=False)] * (buttons - 1) + [update(interactive=True)]
+    return f"() => {json.dumps([status('Waiting for your turn', 'running waiting'), *able])}"
+
+
+def after(begins: int, taking: int, stopped: str, failed: bool = False) -> str:
+    """When a song has ended, one way or another; `stopped` is said of one that was stopped.
+
+    What needs a take is enabled by whoever knows whether there is one.
+    """
+    able = [update(interactive=True)] * begins + [update()] * taking + [update(interactive=False)]
+    full, fault, end = (
+        json.dumps(line) for line in (*(refusal(e, "generate") for e in (BUSY, FAULT)), status(stopped))
+    )
+    ended = f"window.studio.full ? {full} : {str(failed).lower()} && !window.studio.stopped ? {fault} : {end}"
+    return f"""line => [line.includes('class="running') ? ({ended}) : line, ...{json.dumps(able)}]"""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,25 +11,37 @@ from typing import Any
 import gradio as gr
 
 import after_panel
+import comparing
+import costs
 import lyrics_panel
 import plan_panel
-import theme
 from after_panel import AfterPanel
-from fields import fields_of
+from cards import status
+from comparing import ComparePanel
 from lyrics_panel import LyricsPanel
 from plan_panel import PlanPanel
-from remakes import FLOW_OFF, SKETCH_OFF, STRENGTH_OFF, Edit
-from settings import SKETCH
-from song import GROUPS, KNOBS, Generate, SongRequest
-from sound import AudioClip, Progress
+from player import player
+from sharing import TITLE
+from song import GROUPS, KNOBS, Generate
+from sound import AudioClip
 from tabs import Tab, tabs
-from tooltips import STACK, VARIANCE
-from widgets import Desk, idle, note
+from takes_panel import take_list
+from tooltips import STACK, VARIANCE, idle
+from widgets import Desk, note
 
 PLACE = {"cuda": "NVIDIA GPU", "mps": "Apple GPU", "cpu": "CPU"}
 LORAS = "LoRAs"
+SUMMED = ("inference_steps", "infer_method", "seed")  # what the closed Advanced panel tells
 LORA_FILES = "LoRA files (.safetensors, with adapter_config.json if there is one)"
 IDLE = "Describe a song and press Generate."
+BEAT_S = 600  # how often an open page says that its files are in use
+SHORTCUTS = {
+    "Ctrl Enter": "generate",
+    "Ctrl .": "stop",
+    "Space": "play or pause",
+    "N": "next take",
+    "Shift N": "take before",
+}
 
 
 @dataclass
@@ -50,10 +60,19 @@ class Page:
     retake: Any = None
     plan: PlanPanel | None = None
     lyrics: LyricsPanel = field(default_factory=LyricsPanel)
+    advanced: Any = None
     songs: list[Any] = field(default_factory=list)  # what the song tabs share, and the Lyrics tab does not need
     loras: LoraPanel | None = None
     switch: Any = None
-    last: Any = None  # the take on the screen: a `turns.Shown`
+    last: Any = None  # the take on the screen: a `visits.Shown`
+    key: Any = None  # of the visit
+    takes: Any = None
+    compare: ComparePanel | None = None
+    again: Any = None  # pressed by the page itself when it comes back to a song that is being made
+    beat: Any = None
+    begun: list[Any] = field(default_factory=list)  # what Stop has to end
+    lengths: Any = None  # of the recordings on the tabs, in seconds by mode
+    pace: Any = None  # how long work takes on this machine
     wanted: Any = None  # which recordings a restored recipe was made from
     after: AfterPanel = field(default_factory=AfterPanel)
     open: Any = None
@@ -62,6 +81,19 @@ class Page:
     def inputs(self, tab: Tab) -> dict[str, Any]:
         """What a tab's request is made from: its own controls, the knobs and the stack of LoRAs."""
         return tab.inputs | self.knobs | {"loras": self.loras.stack}
+
+    @property
+    def form(self) -> list[Any]:
+        """All that holds what a visitor set or wrote, but for recordings of an hour ago: what a reload must not lose."""
+        tabs = [part for tab in self.tabs for part in (*tab.asides.values(), *tab.inputs.values())]
+        own = [*self.knobs.values(), self.loras.stack, *self.lyrics.inputs.values(), self.lyrics.draft]
+        return list(dict.fromkeys([*tabs, *own]))
+
+    @property
+    def screen(self) -> list[Any]:
+        """All that shows the take and its neighbours, in the order of `keeping.screen`."""
+        own = [self.player, self.download, self.metadata, *self.plan.shows, *self.after.shows]
+        return [*own, self.takes, *self.compare.shows, self.last]
 
     @property
     def begins(self) -> list[Any]:
@@ -83,43 +115,54 @@ class Page:
 def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
     """The page for a loaded checkpoint."""
     page = Page()
-    with gr.Blocks(title="ACE Music Studio", delete_cache=(600, 3600), analytics_enabled=False) as blocks:
+    with gr.Blocks(title=TITLE, delete_cache=(600, 3600), analytics_enabled=False) as blocks:
         page.header = gr.HTML(header(desk, device, desk.writer.name), elem_id="studio-header")
         page.titled = partial(header, desk, device)
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=6):
-                with gr.Tabs(elem_id="modes") as page.switch:
-                    for tab, draw in tabs():
-                        with gr.Tab(tab.title, id=f"{tab.mode.mode}-tab") as tab.tab:
-                            if tab.mode.mode in desk.row.lacks:
-                                note(desk.row.lacks[tab.mode.mode])
-                            draw(tab, desk)
-                        page.tabs.append(tab)
-                    with gr.Tab("Lyrics", id="lyrics-tab") as page.lyrics.tab:
-                        lyrics_panel.form(page.lyrics, desk)
-                page.loras = loras(desk)
-                page.songs = [page.loras.panel, advanced(page, desk)]
-                with gr.Row():
-                    for tab in page.tabs:
-                        tab.button = gr.Button(
-                            tab.action,
-                            variant="primary",
-                            elem_id=tab.mode.mode,
-                            scale=4,
-                            visible=tab.mode is Generate,
-                            interactive=tab.mode.mode not in desk.row.lacks,
-                        )
-                    page.lyrics.button = gr.Button(
-                        "Draft lyrics", variant="primary", elem_id="draft-lyrics", scale=4, visible=False
-                    )
-                    page.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1)
-            with gr.Column(scale=5):
+        with gr.Row(elem_id="studio", equal_height=False):
+            with gr.Column(elem_id="rail", min_width=0):
+                page.takes = take_list(label="Takes", elem_id="takes")
+            with gr.Column(elem_id="form", min_width=0):
+                form(page, desk, device)
+            with gr.Column(elem_id="output", min_width=0):
                 page.status = gr.HTML(status(IDLE), elem_id="status")
                 with gr.Column(elem_id="take") as take:
                     output(page, desk)
                 page.songs.append(take)
                 lyrics_panel.sheet(page.lyrics)
+        gr.HTML(keys(), elem_id="keys")
+        page.key, page.beat = gr.Textbox("", visible=False, elem_id="key"), gr.Timer(BEAT_S)
+        page.again = gr.Button("Go on", visible="hidden", elem_id="again-song")
+        page.last, page.wanted = gr.State(), gr.State({})
+        page.lengths, page.pace = gr.JSON({}, visible=False), gr.JSON({}, visible=False)
     return blocks, page
+
+
+def form(page: Page, desk: Desk, device: str) -> None:
+    """The tabs, what the song tabs share, and the buttons that begin and end."""
+    with gr.Tabs(elem_id="modes", overflow_behavior="wrap") as page.switch:
+        for tab, draw in tabs():
+            with gr.Tab(tab.title, id=f"{tab.mode.mode}-tab") as tab.tab:
+                if tab.mode.mode in desk.row.lacks:
+                    note(desk.row.lacks[tab.mode.mode])
+                draw(tab, desk)
+            page.tabs.append(tab)
+        with gr.Tab("Lyrics", id="lyrics-tab") as page.lyrics.tab:
+            lyrics_panel.form(page.lyrics, desk)
+    page.loras = loras(desk)
+    page.advanced = advanced(page, desk)
+    page.songs = [page.loras.panel, page.advanced]
+    with gr.Row(elem_id="act"):
+        for tab in page.tabs:
+            look = {"visible": tab.mode is Generate, "interactive": tab.mode.mode not in desk.row.lacks}
+            tab.button = gr.Button(tab.action, variant="primary", elem_id=tab.mode.mode, scale=4, **look)
+        page.lyrics.button = gr.Button(
+            lyrics_panel.action(costs.DRAFT_S[device]),
+            variant="primary",
+            elem_id="draft-lyrics",
+            scale=4,
+            visible=False,
+        )
+        page.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1, min_width=96)
 
 
 @dataclass
@@ -165,7 +208,8 @@ def counted() -> str:
 
 def advanced(page: Page, desk: Desk) -> Any:
     """The Advanced panel: the 21 knobs in their four groups, closed."""
-    with gr.Accordion("Advanced", open=False, elem_id="advanced") as panel:
+    shown = (desk.given[Generate][name] for name in SUMMED)
+    with gr.Accordion(summed(*shown), open=False, elem_id="advanced") as panel:
         for group in GROUPS:
             gr.Markdown(group, elem_classes="group-title")
             names = [k.name for k in KNOBS.values() if k.group == group]
@@ -176,16 +220,16 @@ def advanced(page: Page, desk: Desk) -> Any:
     return panel
 
 
+def summed(steps: int, method: str, seed: int) -> str:
+    """What the closed Advanced panel says of the knobs in it."""
+    return f"Advanced · {steps} steps, {method.upper()}, {'random seed' if seed < 0 else f'seed {seed}'}"
+
+
 def output(page: Page, desk: Desk) -> None:
     """The take: the player, what can be done with it, and its recipe."""
-    page.player = gr.Audio(
-        label="Your song",
-        interactive=False,
-        buttons=[],
-        waveform_options=gr.WaveformOptions(**theme.WAVE),
-        elem_id="player",
-    )
-    page.after.measured = gr.HTML("", elem_id="measured")
+    page.compare = comparing.draw()
+    page.player = player(label="Your song", elem_id="player", elem_classes="player", empty="Your song stands here.")
+    page.after.measured = gr.HTML(after_panel.TEACHING, elem_id="measured")
     with gr.Row(elem_id="files"):
         page.download = gr.DownloadButton("Download WAV", interactive=False, elem_id="download", scale=3)
         page.open = gr.UploadButton(
@@ -194,37 +238,22 @@ def output(page: Page, desk: Desk) -> None:
     with gr.Row(elem_id="again"):
         page.variance = gr.Slider(0, 1, 1, step=0.05, label="Variance", info=VARIANCE, elem_id="variance", scale=3)
         page.retake = gr.Button("Retake", interactive=False, elem_id="retake", scale=1)
-    page.plan = plan_panel.draw()
     after_panel.draw(page.after, desk)
-    with gr.Accordion("Metadata", open=True):
+    with gr.Accordion("Recipe", open=False, elem_id="recipe"):
         page.metadata = gr.JSON(label="Recipe", show_label=False, elem_id="metadata")
+    page.plan = plan_panel.draw()
+
+
+def keys() -> str:
+    """The keyboard shortcuts; `assets/studio.js` has them."""
+    pairs = "".join(f"<li><kbd>{key}</kbd> {does}</li>" for key, does in SHORTCUTS.items())
+    return f"<ul>{pairs}</ul>"
 
 
 def header(desk: Desk, device: str, writer: str) -> str:
     """Which models sing and write, where, and what to expect of them."""
     models = html.escape(f"{desk.row.name} · {PLACE.get(device, device)} · lyrics by {writer}")
-    return f'<h1>ACE Music Studio</h1><p class="model">{models}</p><p>{html.escape(desk.row.note)}</p>'
-
-
-def status(words: str, kind: str = "done", share: float | None = None) -> str:
-    """The status line: words as text, never markup, with a bar when `share` (0 to 1) is known.
-
-    `kind` is done, running or error; `after` knows a running song by it.
-    """
-    role = "alert" if kind == "error" else "status"
-    bar = "" if share is None else f'<div class="track"><div class="bar" style="width:{share:.1%}"></div></div>'
-    return f'<p role="{role}" class="{kind}">{html.escape(words)}</p>{bar}'
-
-
-def progress(event: Progress) -> str:
-    """The status line of a running song: phase, step, time left."""
-    words, share = event.phase, None
-    if event.of:
-        words += f" · step {event.step} of {event.of}"
-        share = event.step / event.of
-    if event.left_s is not None:
-        words += f" · about {math.ceil(event.left_s)} s left"
-    return status(words, "running", share)
+    return f'<h1>{TITLE}</h1><p class="model">{models}</p><p>{html.escape(desk.row.note)}</p>'
 
 
 def heard(clip: AudioClip, wanted: Mapping[str, Any] | None = None) -> str:
@@ -237,84 +266,3 @@ def heard(clip: AudioClip, wanted: Mapping[str, Any] | None = None) -> str:
         same = clip.facts["sha256"] == wanted["sha256"]
         words += " · the one of the recipe" if same else " · not the one of the recipe, so it will be another song"
     return status(words)
-
-
-# What follows runs in the browser. Outputs of `before` and `after` are the status line and the page's buttons. A line that
-# still says running when the song's event has ended belongs to a song that was stopped.
-def _update(**props: Any) -> dict[str, Any]:
-    return {"__type__": "update", **props}
-
-
-def before(buttons: int) -> str:
-    """At once: nothing else can be begun, and the song can be stopped."""
-    able = [_update(interactive=False)] * (buttons - 1) + [_update(interactive=True)]
-    return f"() => {json.dumps([status('Waiting for your turn', 'running'), *able])}"
-
-
-def after(begins: int, taking: int, said: str) -> str:
-    """When a song has ended, one way or another; `said` is of one that was stopped.
-
-    What needs a take is enabled by whoever knows whether there is one.
-    """
-    able = [_update(interactive=True)] * begins + [_update()] * taking + [_update(interactive=False)]
-    stopped = json.dumps(status(said))
-    return f"""line => [line.includes('class="running"') ? {stopped} : line, ...{json.dumps(able)}]"""
-
-
-def only(page: Page, chosen: Any) -> str:
-    """Of `tabbed` what belongs to a tab is shown: its button, and what song tabs share or the sheet of lyrics."""
-    writes = chosen is page.lyrics
-    buttons = [*page.tabs, page.lyrics]
-    shown = [*(one is chosen for one in buttons), *[not writes] * len(page.songs), writes]
-    return f"() => {json.dumps([_update(visible=visible) for visible in shown])}"
-
-
-def tabbed(page: Page) -> list[Any]:
-    """What comes and goes with tabs."""
-    return [*(tab.button for tab in page.tabs), page.lyrics.button, *page.songs, page.lyrics.column]
-
-
-def brought_up(tab: Tab) -> str:
-    """What a choice of the tab brings up, in the order of `tab.shown`."""
-    shown = {
-        choice: [_update(visible=name == choice) for name, parts in tab.shown.items() for _ in parts]
-        for choice in tab.shown
-    }
-    return f"choice => ({json.dumps(shown)})[choice]"
-
-
-def resting(mode: type[SongRequest], said: str | bool) -> dict[str, str]:
-    """The knobs that cannot act on a mode's tab, each with the reason.
-
-    `said` is what decides there: what to do in Edit, whether the planner thinks in Generate; elsewhere nothing does.
-    """
-    if mode is Generate:
-        return {} if said else dict.fromkeys(SKETCH[1:], "for thinking alone")
-    return SKETCH_OFF | (FLOW_OFF if said == "flow_edit" else {})
-
-
-def may_rest(desk: Desk) -> list[str]:
-    """The knobs that cannot act on some tab but can on another."""
-    return [name for name in KNOBS if name in SKETCH_OFF | FLOW_OFF and name not in desk.off]
-
-
-def rests(desk: Desk, mode: type[SongRequest]) -> str:
-    """The knobs of `may_rest` as they are on a mode's tab, by what `resting` calls `said`."""
-
-    def drawn(name: str, off: dict[str, str]) -> dict[str, Any]:
-        words = desk.words(KNOBS[name])
-        return _update(interactive=name not in off, info=idle(off[name], words) if name in off else words)
-
-    choices = fields_of(Edit)["sub_mode"].choices if mode is Edit else (True, False)
-    known = {said: [drawn(name, resting(mode, said)) for name in may_rest(desk)] for said in choices}
-    return f"said => ({json.dumps(known)})[said]"
-
-
-def balanced(desk: Desk) -> str:
-    """Repaint strength, disabled with the reason unless the repaint mode is balanced."""
-    k = fields_of(Edit)["repaint_strength"]
-    on, off = (
-        _update(interactive=act, info=desk.words(k) if act else idle(STRENGTH_OFF, desk.words(k)))
-        for act in (True, False)
-    )
-    return f"mode => mode === 'balanced' ? {json.dumps(on)} : {json.dumps(off)}"

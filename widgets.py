@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-import theme
 from drafts import Describe, Tidy, Write
 from fields import OBJECT, TIME_SIGNATURES, Knob
 from lora_panel import stack_editor
@@ -19,7 +18,7 @@ from plan_panel import in_use
 from regions import region_editor
 from settings import Checkpoint
 from song import Asked, controls
-from tooltips import tip
+from tooltips import idle, tip
 
 DRAFT_BUTTONS = {Write: "Write it for me", Tidy: "Tidy my lyrics and prompt", Describe: "Describe this audio"}
 
@@ -90,7 +89,7 @@ def recording(k: Knob, info: str, **look: Any) -> Any:
         sources=["upload", "microphone"],
         type="filepath",
         buttons=[],
-        waveform_options=gr.WaveformOptions(show_recording_waveform=True, **theme.WAVE),
+        waveform_options=gr.WaveformOptions(show_recording_waveform=False),  # it would decode the whole song
         elem_classes="recording",
         **look,
     )
@@ -101,8 +100,3 @@ def recording(k: Knob, info: str, **look: Any) -> Any:
 def note(words: str, **look: Any) -> Any:
     """A line of small text."""
     return gr.HTML(f"<p>{html.escape(words)}</p>", elem_classes="note", **look)
-
-
-def idle(reason: str, info: str) -> str:
-    """The tooltip of a control that cannot act."""
-    return f"Off: {reason}. {info}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import cards
 import modes
 from errors import StudioError
 from lyrics import Continue, Lyrics, Refine
@@ -46,6 +47,9 @@ def joins(page: Page) -> list[Any]:
     writes(panel.resume, Continue, {}, CARET)
     for change, button in panel.refine.items():
         writes(button, Refine, {"change": change})
+    for brief, button in panel.examples.items():
+        button.click(lambda brief=brief: brief, None, panel.inputs["brief"], queue=False, **QUIET)
+    panel.metadata.change(last_time, panel.metadata, panel.button, queue=False, **QUIET)
     panel.which.input(switched, [panel.which, sheets, at, panel.draft], shown, queue=False, **QUIET)
     edits = {"queue": False, "trigger_mode": "always_last", **QUIET}
     panel.draft.change(counts, [panel.draft, language], panel.counts, **edits)
@@ -71,7 +75,6 @@ def written(mode: type[Lyrics], given: dict[str, Any], titled: Callable[[str], s
     import gradio as gr
 
     import lyrics_panel
-    import ui
 
     before = kept(given["sheets"], given["at"], given["draft"])
     asked = {name: given[name] for name in controls(mode) if name in given}
@@ -80,7 +83,7 @@ def written(mode: type[Lyrics], given: dict[str, Any], titled: Callable[[str], s
     text, at = "", len(before)
     # The new one is a choice when it has words: gradio's Radio stumbles over choices that go.
     wait, new = gr.Radio(interactive=False), [*before, {"text": "", "made": None}]
-    yield [ui.status("Starting", "running"), gr.skip(), wait, "", gr.skip(), None, new, at]
+    yield [cards.status("Starting", "running"), gr.skip(), wait, "", gr.skip(), None, new, at]
     try:
         for event in modes.run(modes.HANDLERS[mode], asked):
             if isinstance(event, Written):
@@ -88,13 +91,22 @@ def written(mode: type[Lyrics], given: dict[str, Any], titled: Callable[[str], s
                 if (same := _place(before, event.text)) is not None:
                     new, at = before, same
                     line = f"These are the words of {lyrics_panel.label(same)} again: same seed, same draft. Press + for others."
-                yield [ui.status(line), titled(event.metadata["model"]["name"]), *shows(new, at)]
+                yield [cards.status(line), titled(event.metadata["model"]["name"]), *shows(new, at)]
             else:
                 text = event.text or text
-                yield [ui.progress(event), gr.skip(), gr.skip(), event.text or gr.skip(), *[gr.skip()] * 4]
+                yield [cards.progress(event), gr.skip(), gr.skip(), event.text or gr.skip(), *[gr.skip()] * 4]
     except StudioError as error:
         new = [*before, {"text": text, "made": None}] if text else before
-        yield [ui.status(str(error), "error"), gr.skip(), *shows(new, at if text else given["at"])]
+        yield [cards.refusal(error, "lyrics"), gr.skip(), *shows(new, at if text else given["at"])]
+
+
+def last_time(made: Mapping[str, Any] | None) -> Any:
+    """What the draft's button says after a draft: how long that took."""
+    import gradio as gr
+
+    import lyrics_panel
+
+    return gr.update(value=lyrics_panel.action(made["timings"]["total_s"])) if made else gr.skip()
 
 
 def told(event: Written) -> str:
@@ -167,14 +179,13 @@ def hands_on(page: Page) -> None:
     import gradio as gr
 
     import lyrics_panel
-    import ui
 
     panel = page.lyrics
 
     def on_fit(draft: str, language: str, duration_s: float) -> str:
         fits, words = verdict(sung(draft, language), duration_s)
         hint = "" if fits else " Shorten them, or set a longer Duration on Generate."
-        return ui.status(words + hint, "done" if fits else "error")
+        return cards.status(words + hint, "done" if fits else "error")
 
     for tab in page.tabs:
         field = tab.inputs[lyrics_panel.USES[tab.mode]]
@@ -194,18 +205,16 @@ def user(mode: type[SongRequest], voice: bool) -> tuple[Callable[..., list[Any]]
     """What "Use in" a mode does, and what "Replace them" does: status, question, tabs, the tab's lyrics, its vocal mode."""
     import gradio as gr
 
-    import ui
-
     rest = [gr.skip()] * (2 + voice)
 
     def fill(draft: str) -> list[Any]:
-        line = ui.status(f"These lyrics stand in {mode.mode.capitalize()} now.")
+        line = cards.status(f"These lyrics stand in {mode.mode.capitalize()} now.")
         sings = [False] if voice else []  # an instrumental would leave them out
         return [line, gr.Row(visible=False), gr.Tabs(selected=f"{mode.mode}-tab"), draft, *sings]
 
     def ask(draft: str, there: str) -> list[Any]:
         if not draft.strip():
-            return [ui.status("There are no lyrics yet: draft some, or write your own.", "error"), gr.skip(), *rest]
+            return [cards.status("There are no lyrics yet: draft some, or write your own.", "error"), gr.skip(), *rest]
         if there.strip() and there.strip() != draft.strip():
             return [gr.skip(), gr.Row(visible=True), *rest]
         return fill(draft)

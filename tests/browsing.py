@@ -15,8 +15,9 @@ from playwright.sync_api import Page, expect
 SONG_MS = 120_000  # a busy machine of two cores takes a fifth of it
 # Visible widgets that stick out of the window; a scroll bar alone would miss those in a clipped box.
 STICKING_OUT = """
-[...document.querySelectorAll('h1, p, button, input, textarea, label, .info-text, #player .controls, #metadata')]
+[...document.querySelectorAll('h1, p, button, input, textarea, label, .info-text, #player .deck, #metadata')]
     .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)
+    .filter(e => !e.closest('#takes, [role=tablist]'))  // strips that scroll
     .map(e => e.outerHTML.slice(0, 120))
 """
 
@@ -66,6 +67,15 @@ def status(page: Page) -> Any:
 def open_advanced(page: Page) -> None:
     page.get_by_role("button", name="Advanced").click()
     box(page, "seed").wait_for()
+
+
+def recipe(page: Page) -> Any:
+    """The take's metadata, in a panel that is closed at first."""
+    shown = page.locator("#metadata")
+    if not shown.is_visible():
+        page.get_by_role("button", name="Recipe").click()
+        shown.wait_for()
+    return shown
 
 
 def box(page: Page, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -227,3 +228,21 @@ def test_every_mode_sings_with_loras_and_the_next_song_is_without(engine, mode, 
     assert "loras_s" not in before.timings and stacked.timings["loras_s"] >= 0
     told = [event.phase for event in events if event.phase in ("Attaching the LoRAs", "Decoding")]
     assert told == ["Decoding", "Attaching the LoRAs", "Decoding", "Decoding"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_an_apple_gpu_leaves_to_the_cpu_is_said_with_the_song(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = tiny.engine()
+    words = "The operator 'aten::_fft_r2c' is not currently supported on the MPS backend and will fall back to run on the CPU."
+    decode = engine.decode
+
+    def warned(latents: torch.Tensor) -> torch.Tensor:
+        warnings.warn(words, UserWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+        return decode(latents)
+
+    monkeypatch.setattr(engine, "decode", warned)
+    with pytest.warns(UserWarning, match="something else") as others:
+        sound = engine.sing(Generate.parse({"prompt": "calm piano", "duration_s": 10, "inference_steps": 8}))
+    assert sound.warnings == ("This Mac left aten::_fft_r2c to its CPU: the song is right, and took longer.",)
+    assert [str(other.message) for other in others] == ["something else"]

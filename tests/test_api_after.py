@@ -76,7 +76,7 @@ def test_a_take_is_taken_apart(client: Client, song: Any) -> None:
     assert np.abs(total - soundfile.read(song[0], dtype="float32")[0]).max() < 1e-4
     assert told["sum_db"] < -40 and told["model"]["id"] == "tiny"
     phases = [step["phase"] for _, step in job.outputs()[:-1]]
-    assert "Loading the stems model" in phases and "Separating" in phases
+    assert any(phase.startswith("Loading the stems model") for phase in phases) and "Separating" in phases
 
 
 def test_what_was_made_of_a_song_is_made_of_the_callers_own(studio: served.Served, tmp_path: Path, song: Any) -> None:

@@ -317,12 +317,14 @@ def test_the_page_makes_and_retakes_an_edit(studio: served.Served, songs: dict[s
         "edit-regions": {"seconds": 1.0, "peaks": [], **REPAINT},
         "edit-prompt": SHORT["prompt"],
     }
-    status, player, _, metadata, *_ = press(studio, "on_edit", **sent, inference_steps=8, seed=7)
+    status, player, download, metadata, *_ = press(studio, "on_edit", **sent, inference_steps=8, seed=7)
     assert "seed 7" in status
-    assert httpx.get(player["url"]).content == songs["repaint"].wav, "the page and the endpoint share the handler"
+    assert httpx.get(download["value"]["url"]).content == songs["repaint"].wav, "page and endpoint share the handler"
+    played = httpx.get(f"{studio.url}/gradio_api/file={player['tracks'][0]['path']}")
+    assert played.is_success and len(played.content) < len(songs["repaint"].wav), "what is played is small"
 
-    status, player, _, retaken, *_ = press(studio, "retake", variance=0.4)
+    status, _, download, retaken, *_ = press(studio, "retake", variance=0.4)
     assert 'role="alert"' not in status, status
     assert [variance for _, variance in retaken["retakes"]] == [0.4]
     assert retaken["regions"] == metadata["regions"] and retaken["receipt"]["kept"]["identical"]
-    assert httpx.get(player["url"]).content != songs["repaint"].wav
+    assert httpx.get(download["value"]["url"]).content != songs["repaint"].wav

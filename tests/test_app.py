@@ -18,18 +18,17 @@ import soundfile
 import tiny
 
 import app
-import audio_io
 import backend
 import modes
 from afters import AFTERS
 from drafts import DRAFTS
-from fields import fields_of
 from lyrics import CHANGES, LYRICS
+from making import retake
 from remakes import MODES, Cover, Edit, Extend
 from settings import CHECKPOINTS, ROOT, read
 from song import Generate, SongRequest
 from sound import Take
-from turns import Shown
+from visits import Shown
 
 IMPORTS = """
 import json, os, sys
@@ -41,6 +40,9 @@ BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS, *LYRICS, *AFTERS)]
 BUTTONS += ["on_describe_1", "on_describe_2"]  # on three tabs
 BUTTONS += ["on_lyrics_1", *(f"on_refine_{n}" for n in range(1, len(CHANGES)))]  # another variant; one for each change
 BESIDE = {"normalise", "export", "on_normalise", "on_export"}  # what needs no GPU
+
+
+KEY = "ab" * 16
 
 
 class BrokenEngine:
@@ -158,16 +160,17 @@ def test_a_page_without_weights_answers_generate_with_one_sentence(empty_checkpo
     *_, (status, _, _, metadata, *_) = press_generate(app.studio())
     assert 'role="alert"' in status
     assert f"The checkpoint in {empty_checkpoint.name}/ is incomplete or damaged" in status
-    assert "Fetch or copy it again." in status
-    assert metadata is None
+    assert "Fetch or copy it again." in status and "The model is not here" in status
+    assert metadata == {"__type__": "update"}, "whatever was on the screen stays there"
 
 
 def test_songs_share_one_place_at_the_gpu_and_recordings_are_read_elsewhere(page: dict[str, Any]):
     queued = {name: (e.concurrency_id, e.concurrency_limit) for name, e in page.items() if e.queue}
     songs = {"retake", *(mode.mode for mode in modes.PUBLIC), *BUTTONS} - BESIDE
-    readers = {"on_recording", "on_recording_1", "on_recording_2", "on_song_to_edit"}  # cover has two
+    readers = {"on_recording", "on_source", "on_source_1", "on_song_to_edit"}  # cover has two
     readers |= {"on_drop", "on_music_box", "on_8_bit", "on_open", "restore", *BESIDE}
     # whatever else the page does must not wait behind a song
+    assert queued.pop("watch_on") == ("watch", None), "coming back to a song waits for nobody"
     assert queued == dict.fromkeys(songs, ("gpu", 1)) | dict.fromkeys(readers, ("decode", 2))
     assert page.keys() > queued.keys()
 
@@ -186,7 +189,7 @@ def test_all_that_makes_songs_streams(page: dict[str, Any]):
 
 def test_stop_ends_every_song_of_the_page(page: dict[str, Any]):
     (stopped,) = (event.cancels for event in page.values() if event.cancels)
-    assert set(stopped) == {page[name]._id for name in ("retake", *BUTTONS)}
+    assert set(stopped) == {page[name]._id for name in ("retake", "watch_on", *BUTTONS)}
 
 
 def answers(js: str) -> list[Any]:
@@ -215,41 +218,6 @@ def test_what_the_browser_does_by_itself_has_a_value_for_each_widget(monkeypatch
             assert set(widths) == {len(event.outputs) - status}, event.js
 
 
-def test_a_song_is_told_from_the_first_word_to_the_file(monkeypatch: pytest.MonkeyPatch, scratch: Path):
-    monkeypatch.setattr(backend, "_engine", tiny.engine())
-    running = press_generate(app.studio(), seed=5)
-    assert "Starting" in next(running)[0]
-    steps, done = [], ()
-    for told in running:
-        if "step" in told[0]:
-            steps.append(told[0])
-            assert all(update == {"__type__": "update"} for update in told[1:]), "progress redraws nothing else"
-        elif isinstance(told[1], str):
-            done = told
-            assert Path(told[1]).is_file(), "the page can play it as soon as it is told"
-    assert len({words.partition(" · about")[0] for words in steps}) == 9
-    assert 'style="width:100.0%"' in steps[-1]
-    status, player, download, metadata, *_, last = done
-    assert "seed 5" in status and metadata["seed"] == 5 and metadata == last.take.metadata
-    assert kept(scratch) == [player] == [last.take.path], "it stays while the page shows it"
-    assert usable(download) and download.value["path"] == player, "gradio makes no second copy of it"
-    assert last.mode is Generate and last.values["seed"] == 5, "what Retake begins from"
-    assert list(scratch.iterdir()) == []
-
-
-def test_leaving_a_song_halfway_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, scratch: Path):
-    monkeypatch.setattr(backend, "_engine", tiny.engine())
-    blocks = app.studio()
-    running = press_generate(blocks)
-    while "step 2" not in next(running)[0]:
-        pass
-    assert len(list(scratch.iterdir())) == 1
-    running.close()
-    assert list(scratch.iterdir()) == kept(scratch) == []
-    *_, (status, *_) = press_generate(blocks, seed=6)
-    assert "seed 6" in status
-
-
 def test_an_unforeseen_failure_reaches_the_page_as_an_incident_and_nothing_more(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, scratch: Path
 ):
@@ -272,71 +240,28 @@ REMAKES = {
 
 def made(running: Iterator[tuple[Any, ...]]) -> tuple[bytes, dict[str, Any], Any]:
     """File, metadata and what Retake begins from; fails with the sentence of a song that failed."""
-    for status, player, _, metadata, *_, last in running:
+    for status, _, _, metadata, *_, last in running:
         assert 'role="alert"' not in status, status
-        if isinstance(player, str):
-            done = Path(player).read_bytes(), metadata, last
+        if isinstance(metadata, dict) and "seed" in metadata:
+            done = Path(last.take.path).read_bytes(), metadata, last
     return done
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_retake_turns_the_take_on_the_screen_towards_a_new_seed(
-    monkeypatch: pytest.MonkeyPatch, scratch: Path, recording: str, mode: type[SongRequest]
-):
-    monkeypatch.setattr(backend, "_engine", tiny.engine())
-    values = REMAKES[mode] | {"source_audio": recording} if mode in REMAKES else {"duration_s": 10}
-    first, told, last = made(press(app.studio(), mode, **values))
-    assert (told["mode"], told["retakes"]) == (mode.mode, [])
-    same, _, _ = made(app.retake(last, 0))
-    assert same == first
-    near, turned, after = made(app.retake(last, 0.3))
-    assert near != first
-    assert turned["seed"] == told["seed"] and [variance for _, variance in turned["retakes"]] == [0.3]
-    _, again, _ = made(app.retake(after, 0.5))
-    assert again["retakes"] == [*turned["retakes"], [again["retakes"][1][0], 0.5]], "a retake of the retake"
-    _, new, _ = made(app.retake(after, 1))
-    assert new["seed"] not in (-1, told["seed"]) and new["retakes"] == []
-    own = fields_of(mode).keys() - {"retakes"}
-    assert {name: new[name] for name in own} == {name: told[name] for name in own}
-    assert list(scratch.iterdir()) == []
 
 
 def test_what_needs_a_take_waits_for_one(page: dict[str, Any]):
     taking = ["retake", "normalise", "stems", "export"]
     quiet = [event for event in page.values() if not event.js]
     ables = [event for event in quiet if [widget.elem_id for widget in event.outputs] == taking]
-    assert len(ables) == len(BUTTONS) + 1
+    assert len(ables) == 2 * (len(BUTTONS) + 2), "after a success and after a failure"
     for event in ables:
         assert [usable(button) for button in event.fn(None)] == [False] * 4
         assert [usable(button) for button in event.fn(Shown(Generate, {}, Take("", {})))] == [True] * 4
-    assert list(app.retake(None, 0.5)) == []
+    assert list(retake("", None, 0.5)) == []
 
 
 def test_a_song_that_fails_leaves_the_last_take_to_retake(monkeypatch: pytest.MonkeyPatch, scratch: Path):
     monkeypatch.setattr(backend, "_engine", BrokenEngine())
     *_, (*_, last) = press_generate(app.studio())
     assert last == {"__type__": "update"}
-
-
-def test_a_recording_is_looked_at_as_soon_as_it_comes_in(recording: str, tmp_path: Path):
-    (line, editor), look = app.on_song_to_edit(recording, {}), app.recorded("cover-source_audio")
-    assert line == look(recording, {}) and look(None, {}) == "" and "0:01.00 · WAV · 48 kHz · stereo" in line
-    assert (editor["seconds"], len(editor["peaks"]), editor["regions"]) == (1.0, 400, [])
-    assert max(editor["peaks"]) == 1.0
-
-    empty = {"seconds": 0.0, "peaks": [], "regions": []}
-    assert app.on_song_to_edit(None, {}) == ("", empty)
-    (tmp_path / "words.wav").write_text("no music")
-    line, editor = app.on_song_to_edit(str(tmp_path / "words.wav"), {})
-    assert 'role="alert"' in line and "Not a WAV, FLAC, OGG, MP3 or AIFF file." in line and editor == empty
-
-
-def test_a_recording_that_a_restored_recipe_wants_is_known_again(recording: str):
-    own = audio_io.admit(recording).facts
-    wanted = {"edit-source_audio": own, "edit-regions": [[0.2, 0.6]]}
-    line, editor = app.on_song_to_edit(recording, wanted)
-    assert "the one of the recipe" in line and editor["regions"] == [[0.2, 0.6]]
-    assert "recipe" not in app.recorded("cover-source_audio")(recording, wanted)
 
 
 @pytest.mark.parametrize("name, value", [("ACE_PORT", "seven"), ("ACE_MODEL", "no"), ("ACE_STEMS_MODEL", "no")])

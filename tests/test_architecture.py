@@ -13,9 +13,10 @@ import pytest
 from settings import ROOT
 
 FLOORS = (
-    {"causal_lm", "decode", "errors", "lora_layouts", "settings", "sound", "theme", "tooltips", "wording"},
-    {"fields", "formats", "hearing", "lm", "lora_panel", "lora_scales", "loudness", "lyricists", "random_checkpoint"}
-    | {"recall", "regions", "sections"},
+    {"causal_lm", "decode", "errors", "lora_layouts", "player", "settings", "sound", "takes_panel", "theme", "tooltips"}
+    | {"sharing", "wording"},
+    {"cards", "fields", "formats", "hearing", "lm", "lora_panel", "lora_scales", "loudness", "lyricists"}
+    | {"random_checkpoint", "recall", "regions", "sections"},
     {
         "checkpoints",
         "lm_mlx",
@@ -29,21 +30,34 @@ FLOORS = (
         "steering",
     },
     {"lora_adapters", "lora_presets", "song", "stems", "vocabulary"},
-    {"afters", "audio_io", "drafts", "lora_door", "lyrics", "plan_panel", "remakes", "script"},
-    {"briefing", "conditioning", "planner", "saved", "splice", "tags", "widgets"},
-    {"ace_pipeline", "after_panel", "lyrics_lm", "lyrics_panel", "planners", "recipes", "tabs"},
+    {"afters", "audio_io", "comparing", "drafts", "lora_door", "lyrics", "plan_panel", "remakes", "script"},
+    {"briefing", "conditioning", "costs", "listening", "planner", "saved", "splice", "tags", "widgets"},
+    {"ace_pipeline", "after_panel", "lyrics_lm", "lyrics_panel", "planners", "recipes", "tabs", "visits"},
     {"composer", "ui"},
     {"backend", "turns"},
     {"finish", "restoring"},
     {"modes"},
-    {"api", "bringing", "drafting", "finishing", "stacking", "writing"},
+    {"api", "bringing", "choosing", "drafting", "estimating", "finishing", "receiving", "stacking", "writing"},
+    {"keeping"},
+    {"making", "returning"},
     {"app"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 FOREIGN = {"vendor", "acestep", "tests", "docs", "benchmarks", "."}  # nothing in the studio may lean on these
 HEAVY = {"torch", "diffusers", "transformers", "gradio", "soundfile", "soxr", "demucs", "mlx", "mlx_lm", "scipy"}
 HEAVY |= {"pyloudnorm", "mutagen", "lameenc"}
-DRAWN = ("after_panel", "lora_panel", "lyrics_panel", "plan_panel", "regions", "tabs", "ui", "widgets")
+DRAWN = (
+    "after_panel",
+    "comparing",
+    "lora_panel",
+    "lyrics_panel",
+    "plan_panel",
+    "player",
+    "regions",
+    "tabs",
+    "takes_panel",
+)
+DRAWN += ("ui", "widgets")
 HEAVY_AT_THE_TOP = {(module, "gradio") for module in DRAWN}  # app.py imports them late
 MAX_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 350, 60, 6
 

@@ -175,7 +175,10 @@ def test_song_tells_its_steps_and_then_the_sound(use: Any) -> None:
     use(Engine())
 
     *told, sound = backend.answer(REQUEST)
-    assert told == [Progress("Loading the model"), *(Progress("Denoising", n, 3) for n in (1, 2, 3))]
+    assert told == [
+        Progress("Loading the model; the first song takes longer"),
+        *(Progress("Denoising", n, 3) for n in (1, 2, 3)),
+    ]
     assert sound is SOUND
 
 

@@ -12,6 +12,7 @@ import tiny_lyricist
 from tiny_lyricist import ask
 
 import backend
+import costs
 import lyrics_lm
 import modes
 from errors import BadOutput, EngineFault, EngineMissing, KnobError, StudioError
@@ -106,8 +107,10 @@ def test_lyrics_cross_the_gate_as_plain_values_and_no_song_model_is_built(loads)
     assert pickle.loads(pickle.dumps(events)) == events
     assert isinstance(events[-1], Sheet) and broken(events[-1].text, request.sections) == ""
     phases = list(dict.fromkeys(event.phase for event in events[:-1] if event.phase != "Starting"))
-    assert phases == ["Loading the lyrics model", "Reading the brief", "Writing"]
-    assert "Loading the lyrics model" not in {event.phase for event in list(backend.run_gpu(request))[:-1]}
+    assert phases == ["Loading the lyrics model; the first draft takes longer", "Reading the brief", "Writing"]
+    assert "Loading the lyrics model; the first draft takes longer" not in {
+        event.phase for event in list(backend.run_gpu(request))[:-1]
+    }
 
 
 def test_closing_stops_the_writing_and_the_next_song_need_not_wait(loads) -> None:
@@ -169,8 +172,8 @@ def test_a_model_that_goes_in_circles_is_a_sentence(monkeypatch: pytest.MonkeyPa
 def test_gpu_seconds_count_loading_and_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACE_GPU_MIN_S", "1")
     few, many = (backend.gpu_seconds(ask(max_new_tokens=n)) for n in (200, 1200))
-    assert few > backend.COLD_START_S + backend.LYRICS_LOAD_S
-    assert many - few == pytest.approx(1000 * backend.LYRICS_TOKEN_S * backend.MARGIN, abs=1)
+    assert few > costs.COLD_START_S + costs.LYRICS_LOAD_S
+    assert many - few == pytest.approx(1000 * costs.LYRICS_TOKEN_S * costs.MARGIN, abs=1)
 
 
 def test_on_zero_gpu_it_is_not_built_ahead(loads, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import tiny
 import tiny_planner
 
 import backend
+import costs
 import modes
 import planners
 from drafts import Write
@@ -122,9 +123,9 @@ def test_gpu_seconds_count_the_sketch_and_a_draft(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ACE_GPU_MIN_S", "1")
     for length in (60, 600):
         sketch = seconds(duration_s=length) - seconds(duration_s=length, thinking=False)
-        assert abs(sketch - backend.MARGIN * 5 * length * backend.CODE_S) <= 1
+        assert abs(sketch - costs.MARGIN * 5 * length * costs.CODE_S) <= 1
     draft = backend.gpu_seconds(Write.parse({"query": "rain"}))
-    assert backend.COLD_START_S < draft < 120
+    assert costs.COLD_START_S < draft < 120
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import app
 import audio_io
 import backend
 import bringing
+import making
 import modes
 import plan_panel
 import saved
@@ -69,10 +70,10 @@ def test_a_used_plan_gives_the_very_song_again_and_with_another_seed_another() -
 
 def test_a_saved_plan_gives_the_very_song_again(tmp_path: Path) -> None:
     blocks, file = app.studio(), None
-    for _, path, _, told, *panel, _ in press(blocks, Generate, **OWN):
-        if isinstance(path, str):
+    for _, _, _, told, *panel, last in press(blocks, Generate, **OWN):
+        if "seed" in told:
             first, file = told, Path(panel[2].value["path"])
-            assert file.parent == Path(path).parent, "beside the song, and there as long as the song is"
+            assert file.parent == Path(last.take.path).parent, "beside the song, and there as long as the song is"
     (tmp_path / "plan.json").write_bytes(file.read_bytes())
     found = saved.read(str(tmp_path / "plan.json"))
     assert json.loads((tmp_path / "plan.json").read_text()).keys() == {"mode", "duration_s", "plan"}
@@ -84,10 +85,10 @@ def test_a_saved_plan_gives_the_very_song_again(tmp_path: Path) -> None:
 def test_a_retake_keeps_its_plan_and_a_new_take_gets_its_own() -> None:
     blocks = app.studio()
     first, told, last = made(press(blocks, Generate, **OWN))
-    same, near, after = (made(app.retake(last, 0)), *made(app.retake(last, 0.5))[1:])
+    same, near, after = (made(making.retake("", last, 0)), *made(making.retake("", last, 0.5))[1:])
     assert same[0] == first and codes(near) == codes(told)
     assert "sketch_s" in told["timings"] and "sketch_s" not in near["timings"], "nothing is planned again"
-    _, new, _ = made(app.retake(after, 1))
+    _, new, _ = made(making.retake("", after, 1))
     assert codes(new) != codes(told), "what a retake kept was not brought by the musician"
 
 
@@ -95,21 +96,21 @@ def test_a_plan_that_was_brought_stays_in_a_new_take() -> None:
     blocks = app.studio()
     _, told, _ = made(press(blocks, Generate, **OWN))
     _, _, last = made(press(blocks, Generate, **OWN | brought(told)))
-    _, new, _ = made(app.retake(last, 1))
+    _, new, _ = made(making.retake("", last, 1))
     assert codes(new) == codes(told) and new["seed"] != told["seed"]
 
 
 def test_a_retake_that_is_brought_gives_the_very_take_again_and_can_be_taken_again() -> None:
     blocks = app.studio()
     _, told, last = made(press(blocks, Generate, **OWN))
-    _, turned, _ = made(app.retake(last, 0.5))
+    _, turned, _ = made(making.retake("", last, 0.5))
     line = plan_panel.retaking(5, turned["retakes"])
     assert line["line"] == f"seed 5, 0.5 towards seed {turned['retakes'][0][0]}"
     form = brought(turned) | {"retakes": line}
     first, again, last = made(press(blocks, Generate, **OWN | form))
     assert music(again) == music(turned) != music(told) and again["retakes"] == turned["retakes"]
-    assert made(app.retake(last, 0))[0] == first
-    _, further, _ = made(app.retake(last, 0.25))
+    assert made(making.retake("", last, 0))[0] == first
+    _, further, _ = made(making.retake("", last, 0.25))
     assert further["retakes"][0] == turned["retakes"][0] and [turn for _, turn in further["retakes"]] == [0.5, 0.25]
 
 
@@ -141,6 +142,6 @@ def test_a_full_disk_costs_the_file_of_a_plan_and_not_the_song(monkeypatch: pyte
         whole(path, content)
 
     monkeypatch.setattr(audio_io, "whole", full)
-    *_, (status, path, _, _, _, use, save, *_) = press(app.studio(), Generate, **OWN)
-    assert "seed 5" in status and isinstance(path, str)
+    *_, (status, player, _, _, _, use, save, *_) = press(app.studio(), Generate, **OWN)
+    assert "seed 5" in status and player["tracks"]
     assert use.visible and not save.visible

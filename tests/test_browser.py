@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import served
 import soundfile
-from browsing import assert_fits, assert_ready, box, browser, fill, open_advanced, status, visit, wait_for_words
+from browsing import assert_fits, assert_ready, box, browser, fill, open_advanced, recipe, status, visit, wait_for_words
 from playwright.sync_api import Page, expect
 
 from settings import CHECKPOINTS
@@ -55,10 +55,10 @@ def test_from_a_prompt_to_a_song(visit: Callable[..., Page], tmp_path: Path, wid
     assert_ready(page)
 
     play = page.locator("#player").get_by_role("button", name="Play", exact=True)
-    expect(page.locator("#player #duration")).to_have_text("0:12")
+    expect(page.locator("#player .duration")).to_have_text("0:12")
     play.click()
     expect(page.locator("#player").get_by_role("button", name="Pause", exact=True)).to_be_visible()
-    expect(page.locator("#player #time")).not_to_have_text("0:00")
+    expect(page.locator("#player .time")).not_to_have_text("0:00")
 
     with page.expect_download() as download:
         page.locator("#download").click()
@@ -67,7 +67,7 @@ def test_from_a_prompt_to_a_song(visit: Callable[..., Page], tmp_path: Path, wid
     info = soundfile.info(tmp_path / "song.wav")
     assert (info.format, info.samplerate, info.channels, info.frames) == ("WAV", 48_000, 2, 12 * 48_000)
 
-    assert re.search(r'"seed"\s*:\s*42\b', page.locator("#metadata").inner_text())
+    assert re.search(r'"seed"\s*:\s*42\b', recipe(page).inner_text())
     assert_fits(page, width)
 
 
@@ -113,7 +113,7 @@ def test_looking_into_advanced_changes_nothing(visit: Callable[..., Page]):
     fill(page, prompt="calm piano", inference_steps=8)
     page.locator("#generate").click()
     wait_for_words(page, "seed")
-    assert re.search(r'"bpm"\s*:\s*null', page.locator("#metadata").inner_text())
+    assert re.search(r'"bpm"\s*:\s*null', recipe(page).inner_text())
 
 
 def test_stop_ends_a_song_soon_and_the_next_one_works(visit: Callable[..., Page], studio: served.Served):
@@ -164,14 +164,14 @@ def test_a_second_visitor_waits_may_leave_the_queue_and_is_served(visit: Callabl
     first.locator("#generate").click()
     wait_for_words(first, "step")
     second.locator("#generate").click()
-    expect(status(second)).to_have_text("Waiting for your turn")
+    expect(status(second)).to_have_text("Waiting for your turn · 1 song before yours")
     expect(second.locator("#generate")).to_be_disabled()
     second.locator("#stop").click()
     expect(status(second)).to_have_text("Stopped. Nothing was kept.")
     assert_ready(second)
 
     second.locator("#generate").click()
-    expect(status(second)).to_have_text("Waiting for your turn")
+    expect(status(second)).to_have_text("Waiting for your turn · 1 song before yours")
     wait_for_words(first, "seed 1")
     wait_for_words(second, "seed 2")
     assert_ready(first)
@@ -204,7 +204,7 @@ def test_markup_is_text_everywhere(visit: Callable[..., Page]):
     fill(page, prompt=MARKUP, lyrics=MARKUP, inference_steps=8)
     page.locator("#generate").click()
     wait_for_words(page, "seed")
-    expect(page.locator("#metadata")).to_contain_text(MARKUP)
+    expect(recipe(page)).to_contain_text(MARKUP)
     fill(page, keyscale=MARKUP)
     page.locator("#generate").click()
     expect(page.get_by_role("alert")).to_contain_text(f"it is '{MARKUP}'.")

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("playwright")
 import served
 import tiny
-from browsing import assert_fits, browser, fill, open_advanced, status, visit, wait_for_words
+from browsing import assert_fits, browser, fill, open_advanced, recipe, status, visit, wait_for_words
 from playwright.sync_api import Locator, Page, expect
 
 from checkpoints import transformer_config
@@ -66,7 +66,7 @@ def sing(page: Page) -> str:
     fill(page, prompt="calm piano", inference_steps=8, seed=3)
     page.locator("#generate").click()
     wait_for_words(page, "seed 3")
-    return page.locator("#metadata").inner_text()
+    return recipe(page).inner_text()
 
 
 def test_stack_is_filled_ordered_and_heard(stack: Stack, files: dict[str, str]) -> None:

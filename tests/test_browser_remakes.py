@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import served
 import soundfile
-from browsing import assert_fits, assert_ready, browser, fill, open_advanced, status, visit, wait_for_words
+from browsing import assert_fits, assert_ready, browser, fill, open_advanced, recipe, status, visit, wait_for_words
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
@@ -55,7 +55,7 @@ def sing(page: Page, width: int, button: str) -> None:
 
 
 def told(page: Page, words: str) -> None:
-    expect(page.locator("#metadata")).to_contain_text(re.compile(words))
+    expect(recipe(page)).to_contain_text(re.compile(words))
 
 
 def downloaded(page: Page, folder: Path) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_a_song_goes_on(visit: Callable[..., Page], song: Path, tmp_path: Path, 
     expect(page.locator("#extend-source_audio-heard")).to_have_text("0:03.00 · WAV · 48 kHz · stereo")
     fill(page, **{"extend-prompt": "calm piano", "extend-extra_duration_s": 5, "extend-crossfade_s": 0.5})
     sing(page, width, "Extend the song")
-    expect(page.locator("#player #duration")).to_have_text("0:08")
+    expect(page.locator("#player .duration")).to_have_text("0:08")
     told(page, r'"identical"\s*:\s*true')
     longer = downloaded(page, tmp_path)
     assert longer.shape[1] == 8 * 48_000
@@ -94,7 +94,7 @@ def test_a_song_is_covered_with_the_timbre_of_another(visit: Callable[..., Page]
         bring(page, song, "cover-reference_audio")
     fill(page, **{"cover-prompt": "music box"})
     sing(page, width, "Make the cover")
-    expect(page.locator("#player #duration")).to_have_text("0:03")
+    expect(page.locator("#player .duration")).to_have_text("0:03")
     told(page, r'"mode"\s*:\s*"cover"')
 
 

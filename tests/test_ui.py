@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,12 +18,12 @@ from drafts import DRAFTS, Describe, Tidy, Write
 from fields import OBJECT, fields_of
 from lyricists import LYRICISTS
 from lyrics import Lyrics
-from remakes import FLOW_OFF, MODES, SKETCH_OFF, Cover, Edit, Extend
-from settings import CHECKPOINTS, SKETCH, SKETCHES
+from remakes import MODES, Cover
+from settings import CHECKPOINTS, SKETCHES
 from song import KNOBS, Generate, SongRequest, controls
-from sound import AudioClip, Progress
-from tooltips import tip
-from widgets import Desk, idle, widget
+from sound import AudioClip
+from tooltips import idle, tip
+from widgets import Desk, widget
 
 KINDS = {"int": gr.Number, "float": gr.Slider, "bool": gr.Checkbox, "text": gr.Textbox, "audio": gr.Audio}
 REWORDED = {"instrumental": "Vocal mode"}  # a yes or no that reads better as two names
@@ -194,49 +193,6 @@ def test_a_recording_that_a_restored_recipe_wants_is_told_from_another() -> None
     assert "· not the one of the recipe, so it will be another song" in ui.heard(clip, {"sha256": other})
 
 
-def test_while_a_song_is_made_only_stop_can_be_pressed() -> None:
-    line, *able = json.loads(ui.before(6).removeprefix("() => "))
-    assert 'class="running"' in line and "Waiting for your turn" in line
-    assert [button["interactive"] for button in able] == [False] * 5 + [True]
-    able = json.loads(re.search(r"\.\.\.(\[.*\])\]", ui.after(3, 2, "Stopped."))[1])
-    assert [button.get("interactive") for button in able] == [True] * 3 + [None] * 2 + [False], "some wait for a take"
-
-
-def knobs_at(drawn_by: str, said: object) -> dict[str, bool]:
-    """Which knobs of `may_rest` can be used, by what the browser makes of a choice."""
-    known = json.loads(re.search(r"\((\{.*\})\)\[said\]", drawn_by)[1])
-    return [knob["interactive"] for knob in known[json.dumps(said).strip('"')]]
-
-
-def test_a_knob_rests_on_the_tab_where_it_cannot_act_and_says_why() -> None:
-    d = desk()
-    names = ui.may_rest(d)
-    assert set(names) == {*SKETCH_OFF, *FLOW_OFF} == {*SKETCH, "infer_method", "use_adg", "use_cot_caption"}
-
-    def resting(mode: type[SongRequest], said: object) -> set[str]:
-        return {name for name, able in zip(names, knobs_at(ui.rests(d, mode), said), strict=True) if not able}
-
-    assert resting(Generate, True) == set() and resting(Generate, False) == set(SKETCH[1:])
-    assert resting(Cover, True) == resting(Extend, False) == resting(Edit, "repaint") == set(SKETCH)
-    assert resting(Edit, "flow_edit") == set(names)
-    for reason in ("a flow morph has a path of its own", "the song takes the place of a sketch"):
-        assert f"Off: {reason}." in ui.rests(d, Edit)
-    assert "Off: for thinking alone." in ui.rests(d, Generate) and "Off: for balanced alone." in ui.balanced(d)
-    turbo = desk("xl-turbo", CHECKPOINTS["xl-turbo"].off)
-    assert ui.may_rest(turbo) == ["infer_method", "use_cot_caption"], "what is off for good stays so"
-
-
-def test_what_a_tab_says_of_a_knob_is_what_the_recipe_says() -> None:
-    clip = AudioClip(np.zeros((2, 96_000), np.float32), {"format": "WAV"})
-    asked = [(Generate, True, {}), (Generate, False, {"thinking": False}), (Cover, True, {}), (Extend, True, {})]
-    asked += [(Edit, "repaint", {"regions": [[0, 1]]}), (Edit, "flow_edit", {"sub_mode": "flow_edit"})]
-    for mode, said, values in asked:
-        own = {} if mode is Generate else {"source_audio": clip}
-        idle = mode.parse({"prompt": "rain", **own, **values}).idle
-        told = ui.resting(mode, said)
-        assert told == {name: idle[name] for name in told} and not {*SKETCH, *FLOW_OFF} & idle.keys() - told.keys()
-
-
 def test_without_a_planner_its_buttons_are_off_and_say_why() -> None:
     blocks, page = ui.build(replace(desk(), no_drafts=dict.fromkeys(DRAFTS, "needs the planner")), "cuda")
     for tab in page.tabs:
@@ -257,7 +213,15 @@ def test_examples_fill_the_form_with_what_the_door_accepts() -> None:
 
 def test_a_checkpoint_without_examples_is_drawn_too() -> None:
     _, page = ui.build(desk("demo", examples=()), "cpu")
-    assert [tab.examples for tab in page.tabs] == [[], [], [], []]
+    assert [len(tab.examples) for tab in page.tabs] == [0, 3, 2, 2], "the others have their own"
+
+
+def test_examples_of_the_other_tabs_are_words_that_the_door_accepts() -> None:
+    _, page = ui.build(desk("demo"), "cpu")
+    for tab in page.tabs[1:]:
+        assert all(Generate.parse(filled).prompt == filled["prompt"] for _, filled in tab.examples)
+    assert all(Lyrics.parse({"brief": brief}).brief == brief for brief in page.lyrics.examples)
+    assert page.lyrics.button.value == "Draft lyrics · about 45 s"
 
 
 def test_the_header_says_model_place_and_what_to_expect() -> None:
@@ -265,18 +229,6 @@ def test_the_header_says_model_place_and_what_to_expect() -> None:
     assert "Demo model · CPU · lyrics by SmolLM2 135M" in drawn
     assert "Demo model: instrumental sketches. On a GPU the studio sings." in drawn
     assert "<b>" not in ui.header(desk("demo", name="<b>"), "cpu", "<b>")
-
-
-def test_the_status_line_is_text_never_markup() -> None:
-    drawn = ui.status("<img src=x onerror=alert(1)>", "error")
-    assert "<img" not in drawn and 'role="alert"' in drawn
-
-
-def test_the_progress_line_has_step_bar_and_time_left() -> None:
-    drawn = ui.progress(Progress("Denoising", 9, 27, 12.2))
-    assert "Denoising · step 9 of 27 · about 13 s left" in drawn and "width:33.3%" in drawn
-    plain = ui.progress(Progress("Decoding"))
-    assert "Decoding" in plain and "step" not in plain and "bar" not in plain
 
 
 def test_the_theme_brings_no_font_or_file_from_elsewhere() -> None:
@@ -288,6 +240,33 @@ def test_the_theme_brings_no_font_or_file_from_elsewhere() -> None:
     assert all(font.weights == (400, 700) for font in (look._font[0], look._font_mono[0]))
 
 
-def test_the_style_sheet_stays_small() -> None:
-    sheet = theme.CSS.read_text()
-    assert len(sheet.splitlines()) <= 500 and sheet.count("!important") <= 20
+def test_the_style_sheets_stay_small() -> None:
+    sheets = [path.read_text() for path in theme.ASSETS.glob("*.css")]
+    assert sum(len(sheet.splitlines()) for sheet in sheets) <= 500
+    assert sum(sheet.count("!important") for sheet in sheets) <= 20
+
+
+def test_no_script_stands_in_the_value_of_a_widget() -> None:
+    blocks, _ = ui.build(desk("demo"), "cpu")
+    assert not [line for line in notes(blocks) if "<script" in line or "onclick" in line]
+
+
+def test_the_closed_advanced_panel_says_what_is_in_it() -> None:
+    blocks, _ = ui.build(desk("demo"), "cpu")
+    labels = [block.label for block in blocks.blocks.values() if isinstance(block, gr.Accordion)]
+    assert "Advanced · 27 steps, ODE, random seed" in labels
+    assert ui.summed(8, "sde", 42) == "Advanced · 8 steps, SDE, seed 42"
+
+
+def test_the_keyboard_shortcuts_are_listed_on_the_page() -> None:
+    blocks, _ = ui.build(desk("demo"), "cpu")
+    assert any("<kbd>Ctrl Enter</kbd> generate" in line for line in notes(blocks))
+
+
+def test_what_a_visitor_sets_is_all_that_a_reload_brings_back() -> None:
+    _, page = ui.build(desk("demo"), "cpu")
+    form = set(page.form)
+    assert len(form) == len(page.form)
+    for tab in page.tabs:
+        assert form >= {*page.inputs(tab).values(), *tab.asides.values()}
+    assert form >= {*page.lyrics.inputs.values(), page.lyrics.draft}

@@ -1,0 +1,223 @@
+"""What the buttons say a song will take: as the request of the same values costs, and nothing where it cannot be told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_ui import desk
+
+import backend
+import checkpoints
+import costs
+import estimating
+import ui
+from estimating import COUNTS, expected, made, pace, words
+from remakes import MODES, Cover, Edit, Extend
+from settings import ROOT
+from song import Generate, SongRequest, controls
+from sound import SAMPLE_RATE, AudioClip, Lora, Progress, Sound
+from tabs import Tab
+
+FLOW = {"sub_mode": "flow_edit", "inference_steps": 20}
+CLIPS = {seconds: AudioClip(np.zeros((2, seconds * SAMPLE_RATE), np.float32), {"format": "WAV"}) for seconds in (8, 70)}
+SONGS: list[tuple[type[SongRequest], int, dict[str, Any]]] = [
+    (Generate, 0, {}),
+    (Generate, 0, {"duration_s": 45.5, "inference_steps": 50}),
+    (Generate, 0, {"thinking": False}),
+    (Generate, 0, {"guidance_scale": 1}),
+    (Cover, 8, {}),
+    (Cover, 70, {"inference_steps": 80}),
+    (Extend, 8, {"extra_duration_s": 20}),
+    (Extend, 70, {"context_s": 5}),
+    (Edit, 8, {}),
+    (Edit, 70, {}),
+    (Edit, 8, FLOW),
+    (Edit, 70, FLOW | {"n_avg": 3}),
+    (Edit, 8, FLOW | {"n_min": 0.25, "n_max": 0.75}),
+    (Edit, 8, FLOW | {"n_max": 0}),
+]
+
+
+@pytest.fixture(autouse=True)
+def own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo model on a CPU that has made no song yet, with a planner."""
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    monkeypatch.setenv("ACE_PLANNER", "random:1.7B")
+    monkeypatch.setattr(checkpoints, "device", lambda: "cpu")
+    monkeypatch.setattr(costs, "_learned", {})
+
+
+def on_page(mode: type[SongRequest], **values: Any) -> dict[str, Any]:
+    """What stands on the page, as far as times depend on it."""
+    shown = {name: k.default for name, k in controls(mode).items() if name in COUNTS}
+    return shown | {"loras": {"loras": []}} | values
+
+
+def request(mode: type[SongRequest], seconds: int, **values: Any) -> SongRequest:
+    """What the engine is given for the same values."""
+    own = {"source_audio": CLIPS[seconds]} if seconds else {}
+    own |= {"regions": [[1, 2]]} if mode is Edit else {}
+    return mode.parse({"prompt": "rain", **own, **values}).heard()[0]
+
+
+def row(name: str) -> dict[str, Any]:
+    return {"source": {"preset": name}, "sha256": name, "name": name, "strength": 1}
+
+
+@pytest.mark.parametrize("mode, seconds, values", SONGS)
+def test_what_is_expected_is_what_the_request_of_the_same_values_costs(
+    mode: type[SongRequest], seconds: int, values: dict[str, Any]
+) -> None:
+    asked, shown = request(mode, seconds, **values), on_page(mode, **values)
+    assert made(mode, shown, seconds or None) == pytest.approx(asked.seconds, abs=0.05)
+    cost = costs.expected(costs.Work.of(asked), "cpu", "demo")
+    assert expected(mode, shown, seconds or None) == pytest.approx(cost, rel=0.01)
+
+
+def test_each_lora_on_the_stack_takes_its_time() -> None:
+    none, two = (
+        expected(Generate, on_page(Generate, loras={"loras": rows}), None) for rows in ([], [row("a"), row("b")])
+    )
+    loras = [{"lora": Lora("/a", name, name, 1, 8, {})} for name in "ab"]
+    cost = costs.expected(costs.Work.of(request(Generate, 0, loras=loras)), "cpu", "demo")
+    assert two == pytest.approx(cost) and two == pytest.approx(none + 2 * costs.LORA_S)
+
+
+def test_without_a_planner_nothing_is_thought_or_sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    thinking, plain = (on_page(Generate, thinking=on) for on in (True, False))
+    sketched, thought = (expected(Generate, shown, None) for shown in (thinking, plain))
+    brought = expected(Generate, thinking | {"plan": {"plan": {"codes": "1 2"}}}, None)
+    monkeypatch.setenv("ACE_PLANNER", "none")
+    bare = expected(Generate, thinking, None)
+    assert sketched > thought == brought == pytest.approx(bare + costs.THINK_S)
+    assert expected(Generate, plain, None) == bare
+
+
+def test_times_are_of_this_machine_and_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = on_page(Generate)
+    here = expected(Generate, shown, None)
+    costs.learn(costs.Work(27, 30), "cpu", "demo", 1_000)
+    assert expected(Generate, shown, None) > 5 * here
+    monkeypatch.setattr(checkpoints, "device", lambda: "cuda")
+    there = expected(Generate, shown, None)
+    monkeypatch.setenv("ACE_MODEL", "xl-turbo")
+    assert there == expected(Generate, shown, None) == costs.Work.of(request(Generate, 0)).on(costs.COSTS["cuda"])
+
+
+class Timed:
+    """An engine that says how long its songs took."""
+
+    def sing(self, request: Any, report: Callable[[Progress], None]) -> Sound:
+        return Sound(np.zeros((2, 4), np.float32), SAMPLE_RATE, {"total_s": 40.0}, {"key": "fake"})
+
+
+@pytest.mark.parametrize("planner", ["none", "random:1.7B"])
+def test_after_a_song_the_same_song_is_expected_to_take_as_long(planner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = request(Generate, 0, plan={"bpm": 90}, thinking=False)
+    shown = on_page(Generate, plan={"bpm": 90}, thinking=False)
+    monkeypatch.setenv("ACE_PLANNER", planner)
+    monkeypatch.setattr(backend, "_engine", Timed())
+    for _ in range(3):
+        assert isinstance(list(backend.answer(made))[-1], Sound)
+    assert expected(Generate, shown, None) == pytest.approx(40, rel=0.05)
+
+
+# What cannot be told
+
+NEEDED = {
+    Generate: ["duration_s"],
+    Cover: [],
+    Extend: ["context_s", "extra_duration_s"],
+    Edit: ["n_min", "n_max", "n_avg"],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_empty_box_or_a_missing_source_leaves_the_time_untold(mode: type[SongRequest]) -> None:
+    shown = on_page(mode, **(FLOW if mode is Edit else {}))
+    assert expected(mode, shown, 8.0) > 0
+    for name in ("inference_steps", "guidance_scale", *NEEDED[mode]):
+        assert expected(mode, shown | {name: None}, 8.0) is None, name
+    assert (expected(mode, shown, None) is None) == (mode is not Generate)
+    if mode is Edit:
+        repaint = shown | dict.fromkeys(NEEDED[Edit]) | {"sub_mode": "repaint"}
+        assert expected(Edit, repaint, 8.0) > 0 and expected(Edit, repaint, None) is None
+
+
+# The buttons, as Python says them and as the browser does
+
+
+Button = tuple[Tab, dict[str, Any], dict[str, float]]  # with the values on the page and the lengths of recordings
+
+
+@pytest.fixture
+def browser() -> Callable[[list[Button]], list[str]]:
+    """What the browser says on buttons."""
+    node = shutil.which("node")
+    if not node:
+        pytest.skip("no JavaScript without a browser here")
+    script = f"globalThis.window = {{studio: {{}}}};{(ROOT / 'assets' / 'estimates.js').read_text(encoding='utf-8')};"
+
+    def says(buttons: list[Button]) -> list[str]:
+        given = [[t.mode.mode, t.action, " ".join(shown), [*shown.values(), n, pace()]] for t, shown, n in buttons]
+        asked = f"{script}console.log(JSON.stringify({json.dumps(given)}.map(told => window.studio.time(...told))))"
+        run = subprocess.run([node, "-e", asked], capture_output=True, text=True, check=True, timeout=60)
+        return json.loads(run.stdout)
+
+    return says
+
+
+@pytest.mark.parametrize("planner", ["none", "random:1.7B"])
+def test_the_browser_says_what_python_says(planner: str, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACE_PLANNER", planner)
+    costs.learn(costs.Work(27, 30), "cpu", "demo", 31.7)
+    buttons, said = [], []
+    for mode, seconds, values in SONGS:
+        tab, shown = Tab(mode, "Title", "Make it"), on_page(mode, **values) | {"loras": {"loras": [row("a")]}}
+        buttons.append((tab, shown, {other.mode: 600.0 for other in MODES} | {mode.mode: float(seconds)}))
+        said.append(words(tab, shown, float(seconds)))
+        assert said[-1] == f"Make it · {costs.about(expected(mode, shown, seconds))}"
+    assert browser(buttons) == said and len(set(said)) > 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_where_it_cannot_be_told_a_button_says_only_what_it_does(mode: type[SongRequest], browser: Any) -> None:
+    tab, shown = Tab(mode, "Title", "Make it"), on_page(mode, **(FLOW if mode is Edit else {}))
+    empty = {name: shown | {name: None} for name in ("inference_steps", *NEEDED[mode], "guidance_scale")}
+    assert {words(tab, values, 8.0) for values in empty.values()} == {"Make it"}
+    others = {other.mode: 8.0 for other in MODES if other is not mode}
+    if mode is not Generate:
+        assert [words(tab, shown), *browser([(tab, shown, others)])] == ["Make it"] * 2, "of other tabs' songs"
+    said = browser([(tab, values, others | {mode.mode: 8.0}) for values in empty.values()])
+    assert dict(zip(empty, said, strict=True)) == dict.fromkeys(empty, "Make it")
+
+
+@pytest.mark.parametrize("seconds", [0, 9.2, 60, 89.9, 149, 150, 151])
+def test_both_put_a_time_into_the_same_words(seconds: float, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tab, shown = Tab(Generate, "Title", "Make it"), on_page(Generate)
+    exact = dict.fromkeys(pace(), 0.0) | {"listen_s_per_s": seconds / shown["duration_s"], "learned": 1.0}
+    monkeypatch.setattr(costs, "expected", lambda *_: seconds)
+    monkeypatch.setattr(costs, "told", lambda *_: exact)
+    assert [words(tab, shown)] == browser([(tab, shown, {})])
+
+
+def test_on_a_fresh_page_generate_has_its_time_and_what_lacks_its_song_has_not() -> None:
+    blocks, page = ui.build(desk("demo"), "cpu")
+    with blocks:
+        estimating.joins(page)
+    first, *others = page.tabs
+    assert first.button.value == f"Generate · {costs.about(expected(Generate, on_page(Generate), None))}"
+    assert [tab.button.value for tab in others] == [tab.action for tab in others]
+    assert page.pace.value == pace()
+    for tab in page.tabs:
+        (event,) = (event for event in blocks.fns.values() if event.outputs == [tab.button])
+        parts = {name: page.inputs(tab)[name] for name in COUNTS if name in page.inputs(tab)}
+        assert f"('{tab.mode.mode}', '{tab.action}', '{' '.join(parts)}', values)" in event.js
+        assert list(event.inputs) == [*parts.values(), page.lengths, page.pace]
+        assert {id for id, _ in event.targets} == {part._id for part in event.inputs}, "whatever counts is heard"
