@@ -33,6 +33,7 @@ from tooltips import tip
 
 LORAS = controls(Generate)["loras"]
 SESSIONS_MAX = 1_000  # whose last take is remembered
+HOME, ASIDE = "", "endpoints"  # pages, by address
 BESIDE = (Normalise, Export)  # what asks no GPU
 KINDS = {"int": int, "float": float, "bool": bool, OBJECT: dict, "pairs": list[list[float]], "loras": list[dict]}
 
@@ -119,15 +120,33 @@ def restore(file: Any) -> dict:
         raise gr.Error(str(in_our_words(error)), print_exception=False) from error
 
 
-def joins(on_gpu: dict[str, Any], beside: dict[str, Any]) -> None:
-    """Open all endpoints; `on_gpu` and `beside` are the queues of what needs the GPU and of what does not."""
+def joins(blocks: Any, on_gpu: dict[str, Any], beside: dict[str, Any]) -> None:
+    """Open all endpoints; `on_gpu` and `beside` are the queues of what needs the GPU and of what does not.
+
+    Gradio draws a node, which is not seen, for each of their parameters; more than all the page has. They stand on a page of
+    their own, so that nobody has to load them, and are listed with the studio's.
+    """
     import gradio as gr
     from gradio.data_classes import FileData
 
-    for mode in modes.PUBLIC:
-        gr.api(endpoint(mode), api_name=mode.mode, **(beside if mode in BESIDE else on_gpu))
     restore.__annotations__ = {"file": FileData, "return": dict}
-    gr.api(restore, api_name="restore", **beside)
+    with blocks.route("Endpoints", ASIDE, show_in_navbar=False):
+        for mode in modes.PUBLIC:
+            gr.api(endpoint(mode), api_name=mode.mode, **(beside if mode in BESIDE else on_gpu))
+        gr.api(restore, api_name="restore", **beside)
+    for event in blocks.fns.values():
+        event.page = HOME
+
+
+def routes() -> list[Any]:
+    """The page of the endpoints' parameters is empty: whoever finds it is sent to the studio."""
+    from starlette.responses import RedirectResponse
+    from starlette.routing import Route
+
+    async def home(request: Any) -> RedirectResponse:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/")
+
+    return [Route(f"/{ASIDE}", home), Route(f"/{ASIDE}/", home)]
 
 
 def _answer(mode: type[Asked], event: modes.Event) -> Any:

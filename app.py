@@ -31,6 +31,7 @@ import receiving
 import returning
 import sharing
 import stacking
+import turns
 import writing
 from afters import AFTERS
 from errors import EngineError
@@ -57,6 +58,7 @@ def studio() -> Any:
     desk = Desk(*models, given, *off)
     blocks, page = ui.build(desk, checkpoints.device())
     with blocks:
+        turns.joins(page)
         page.begun += making.joins(page)
         for tab in page.tabs:
             page.begun += drafting.joins(page, tab)
@@ -64,7 +66,6 @@ def studio() -> Any:
             for button, filled in tab.examples:
                 targets = [inputs[name] for name in (*filled, "plan")]
                 button.click(lambda filled=filled: [*filled.values(), None], None, targets, queue=False, **QUIET)
-        api.joins(GPU_QUEUE, READ_QUEUE)
         page.begun += finishing.joins(page, desk)
         page.begun += writing.joins(page)
         bringing.joins(page, desk)
@@ -74,6 +75,7 @@ def studio() -> Any:
         estimating.joins(page)
         choosing.joins(page, desk)
         returning.joins(page, blocks)
+    api.joins(blocks, GPU_QUEUE, READ_QUEUE)
     return blocks
 
 
@@ -109,7 +111,7 @@ def serve(blocks: Any) -> None:
         pwa=True,
         app_kwargs={
             "exception_handlers": {TypeError: unknown_name},
-            "routes": [*returning.routes(), *sharing.routes()],
+            "routes": [*api.routes(), *returning.routes(), *sharing.routes()],
             "middleware": [Middleware(sharing.ShareCards)],
         },
     )

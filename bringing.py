@@ -51,9 +51,10 @@ def drops(tab: Tab, seed: Any) -> None:
     """What a tab brings along goes when what it was made for is changed by hand: its plan with the words, its retakes with
     the seed. In the browser alone: no press can overtake it.
     """
-    for name in MADE_FOR:
-        if name in tab.inputs:
-            tab.inputs[name].input(None, None, tab.inputs["plan"], js="() => [null]", **QUIET)
+    import gradio as gr
+
+    made_for = [tab.inputs[name].input for name in MADE_FOR if name in tab.inputs]
+    gr.on(made_for, None, None, tab.inputs["plan"], js="() => [null]", **QUIET)
     seed.input(None, None, tab.inputs["retakes"], js="() => [null]", **QUIET)
 
 

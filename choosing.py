@@ -25,10 +25,11 @@ SUMMED = ("inference_steps", "infer_method", "seed")  # what the closed Advanced
 
 def joins(page: Page, desk: Desk) -> None:
     """Attach what tabs and choices bring up, what closed panels say, and what the buttons of cards do."""
+    import gradio as gr
+
     mends(page)
-    for name in SUMMED:
-        summed = [page.knobs[other] for other in SUMMED]
-        page.knobs[name].change(None, summed, page.advanced, js=summing(), **QUIET)
+    summed = [page.knobs[name] for name in SUMMED]
+    gr.on([knob.change for knob in summed], None, summed, page.advanced, js=summing(), **QUIET)
     shown = tabbed(page)
     knobs = [page.knobs[name] for name in may_rest(desk)]
     thinking = page.knobs["thinking"]
@@ -49,6 +50,8 @@ def joins(page: Page, desk: Desk) -> None:
 
 def mends(page: Page) -> None:
     """The buttons of an error's card do what they say, in the browser alone: `assets/remedies.js`."""
+    import gradio as gr
+
     parts = {name: page.knobs[name] for name in ("inference_steps", "seed")} | {"loras": page.loras.stack}
     for tab in page.tabs:
         prefix = "" if tab.mode is Generate else f"{tab.mode.mode}-"
@@ -56,8 +59,8 @@ def mends(page: Page) -> None:
         parts |= {f"{prefix}{name}": tab.inputs[name] for name in mended if name in tab.inputs}
     parts["status"] = page.status
     js = f"(...values) => window.studio.mend({json.dumps(list(parts))}, values)"
-    for place in (page.status, page.loras.line, *(line for tab in page.tabs for line in tab.heard.values())):
-        place.click(None, list(parts.values()), list(parts.values()), js=js, **QUIET)
+    places = (page.status, page.loras.line, *(line for tab in page.tabs for line in tab.heard.values()))
+    gr.on([place.click for place in places], None, list(parts.values()), list(parts.values()), js=js, **QUIET)
 
 
 def only(page: Page, chosen: Any) -> str:

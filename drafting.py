@@ -49,7 +49,7 @@ def joins(page: Page, tab: Tab) -> list[Any]:
     for mode, button in tab.drafts.items():
         sent = {name: known[name] for name in controls(mode) if name != "seed"} | {"plan": fields["plan"], "mine": mine}
         outputs = [*fields.values(), draft, mine, tab.back]
-        event = begins(page, button, asker(mode, list(sent)), list(sent.values()), [page.status, draft])
+        event = begins([button], asker(mode, list(sent)), list(sent.values()), [page.status, draft])
         fill = filler(mode, list(seen), outputs)
         filled = event.then(fill, [draft, mine, *seen.values()], outputs, queue=False, **QUIET)
         ends(page, event, filled=filled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import backend
@@ -25,14 +26,17 @@ def joins(page: Page) -> None:
     import gradio as gr
 
     page.pace.value = pace()
+    parts: list[Any] = []  # those that tabs share once
+    told = []
     for tab in page.tabs:
         known = page.inputs(tab)
-        parts = {name: known[name] for name in COUNTS if name in known}
-        told = f"{tab.mode.mode}', '{tab.action}', '{' '.join(parts)}"
-        changed = [part.change for part in (*parts.values(), page.lengths, page.pace)]
-        sources = [*parts.values(), page.lengths, page.pace]
-        gr.on(changed, None, sources, tab.button, js=f"(...values) => window.studio.time('{told}', values)", **QUIET)
-        tab.button.value = words(tab, {name: part.value for name, part in parts.items()})
+        own = {name: known[name] for name in COUNTS if name in known}
+        parts += [part for part in own.values() if part not in parts]
+        told.append([tab.mode.mode, tab.action, {name: parts.index(part) for name, part in own.items()}])
+        tab.button.value = words(tab, {name: part.value for name, part in own.items()})
+    sources, buttons = [*parts, page.lengths, page.pace], [tab.button for tab in page.tabs]
+    js = f"(...values) => window.studio.time({json.dumps(told)}, values)"
+    gr.on([part.change for part in sources], None, sources, buttons, js=js, **QUIET)
     page.last.change(pace, None, page.pace, queue=False, **QUIET)
 
 

@@ -29,7 +29,7 @@ def joins(page: Page, desk: Desk) -> list[Any]:
         inputs = page.after.inputs[mode]
         queue = GPU_QUEUE if mode is Separate else READ_QUEUE
         sources, outputs = [page.last, *inputs.values()], [page.status, *page.after.results(mode)]
-        begun.append(begins(page, button, finisher(mode, list(inputs)), sources, outputs, **queue))
+        begun.append(begins([button], finisher(mode, list(inputs)), sources, outputs, **queue))
         ends(page, begun[-1], "Stopped. The song is as it was.")
     restores(page, desk)
     return begun

@@ -36,7 +36,7 @@ def sings(page: Page, tab: Tab) -> Any:
 
 
 def _begins(page: Page, button: Any, song: Callable[..., Iterator], inputs: list[Any], **how: Any) -> Any:
-    event = begins(page, button, song, inputs, [page.status, *page.screen], **how)
+    event = begins([button], song, inputs, [page.status, *page.screen], **how)
     ends(page, event)
     return event
 

@@ -1,6 +1,7 @@
 """Joins the page to its visit: what was made and what is being made is there after a reload, a lost line, a locked phone.
 
-The key of a visit and what stands in the form are kept by the browser for as long as the tab lives.
+The key of a visit and what stands in the form are kept by the browser for as long as the tab lives. `assets/visit.js` presses
+`page.keep` when something may have changed: an event on each of the form's parts would weigh on the page.
 """
 
 from __future__ import annotations
@@ -29,10 +30,8 @@ GO_ON = """line => { if (line.includes('class="running"')) document.querySelecto
 
 def joins(page: Page, blocks: Any) -> None:
     """Attach what happens when the page comes up, stays open and goes."""
-    import gradio as gr
-
-    form = [*page.form]
-    gr.on([part.change for part in form], None, form, None, js=KEEP, **QUIET)
+    form = page.form
+    page.keep.click(None, form, None, js=KEEP, **QUIET)
     recalled = blocks.load(None, form, form, js=RECALL, **QUIET)
     anew = f"() => window.studio.restarted({json.dumps(cards.status(RESTARTED))})"
     recalled.then(None, None, page.status, js=anew, **QUIET)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cards import refusal, status
@@ -20,16 +20,29 @@ FAULT = EngineFault("Something went wrong in the studio.", "Please try again.")
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
+def joins(page: Page) -> None:
+    """Attach what all presses and all ends have in common. The page's weight is its events, so there is one of each."""
+    import gradio as gr
+
+    taking, able = page.taking, [page.status, *page.buttons]
+
+    def able_with(last: Shown | None) -> list[Any]:
+        return [gr.Button(interactive=last is not None) for _ in taking]
+
+    gr.on([button.click for button in page.presses], None, None, able, js=before(len(page.buttons)), **QUIET)
+    page.ended.change(able_with, page.last, taking, queue=False, **QUIET)
+
+
 def begins(
-    page: Page, button: Any, work: Callable[..., Iterator], inputs: list[Any], outputs: list[Any], **how: Any
+    buttons: Sequence[Any], work: Callable[..., Iterator], inputs: list[Any], outputs: list[Any], **how: Any
 ) -> Any:
-    """A press of the button: at once only Stop can be pressed, then `work` runs when its turn has come.
+    """A press of one of the buttons: `work` runs when its turn has come.
 
     `how` may be `js`, which changes the inputs in the browser, or another queue than that of the GPU.
     """
-    able = [page.status, *page.buttons]
-    button.click(None, None, able, js=before(len(page.buttons)), **QUIET)
-    return button.click(work, inputs, outputs, **QUIET, **(GPU_QUEUE | how))
+    import gradio as gr
+
+    return gr.on([button.click for button in buttons], work, inputs, outputs, **QUIET, **(GPU_QUEUE | how))
 
 
 def ends(page: Page, event: Any, stopped: str = "Stopped. Nothing was kept.", filled: Any = None) -> None:
@@ -37,22 +50,14 @@ def ends(page: Page, event: Any, stopped: str = "Stopped. Nothing was kept.", fi
 
     The status line says if it was `stopped`. `filled` is what follows the event and has to be done before.
     """
-    import gradio as gr
-
-    able = [page.status, *page.buttons]
-    taking = page.taking
-
-    def able_with(last: Shown | None) -> list[Any]:
-        return [gr.Button(interactive=last is not None) for _ in taking]
-
+    able, lengths = [page.status, *page.buttons, page.ended], (len(page.begins), len(page.taking))
     # Gradio's `then` does not follow a failure, such as a queue that is full.
     for follows, failed in (((filled or event).then, False), (event.failure, True)):
-        follows(None, page.status, able, js=after(len(page.begins), len(taking), stopped, failed), **QUIET)
-        follows(able_with, page.last, taking, queue=False, **QUIET)
+        follows(None, page.status, able, js=after(*lengths, stopped, failed), **QUIET)
 
 
-# What follows runs in the browser; its outputs are the status line and the page's buttons. A line that still says running
-# when the song's event has ended belongs to a song that was stopped, or that failed before it could say so.
+# What follows runs in the browser; its outputs are the status line, the page's buttons, and after an end the time of it. A line
+# that still says running when the song's event has ended belongs to a song that was stopped, or that failed before it could say so.
 def update(**props: Any) -> dict[str, Any]:
     return {"__type__": "update", **props}
 
@@ -66,11 +71,11 @@ def before(buttons: int) -> str:
 def after(begins: int, taking: int, stopped: str, failed: bool = False) -> str:
     """When a song has ended, one way or another; `stopped` is said of one that was stopped.
 
-    What needs a take is enabled by whoever knows whether there is one.
+    What needs a take is enabled by whoever knows whether there is one, which the time of the end asks.
     """
     able = [update(interactive=True)] * begins + [update()] * taking + [update(interactive=False)]
     full, fault, end = (
         json.dumps(line) for line in (*(refusal(e, "generate") for e in (BUSY, FAULT)), status(stopped))
     )
     ended = f"window.studio.full ? {full} : {str(failed).lower()} && !window.studio.stopped ? {fault} : {end}"
-    return f"""line => [line.includes('class="running') ? ({ended}) : line, ...{json.dumps(able)}]"""
+    return f"""line => [line.includes('class="running') ? ({ended}) : line, ...{json.dumps(able)}, Date.now()]"""

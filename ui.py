@@ -68,7 +68,9 @@ class Page:
     key: Any = None  # of the visit
     takes: Any = None
     compare: ComparePanel | None = None
+    ended: Any = None  # when the last song or draft ended, in ms
     again: Any = None  # pressed by the page itself when it comes back to a song that is being made
+    keep: Any = None  # likewise, to keep what stands in the form
     beat: Any = None
     begun: list[Any] = field(default_factory=list)  # what Stop has to end
     lengths: Any = None  # of the recordings on the tabs, in seconds by mode
@@ -111,6 +113,11 @@ class Page:
         """All that can begin something, then Stop."""
         return [*self.begins, *self.taking, self.stop]
 
+    @property
+    def presses(self) -> list[Any]:
+        """All that takes a turn when it is pressed."""
+        return [*self.begins, *self.taking, self.again]
+
 
 def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
     """The page for a loaded checkpoint."""
@@ -132,6 +139,8 @@ def build(desk: Desk, device: str) -> tuple[gr.Blocks, Page]:
         gr.HTML(keys(), elem_id="keys")
         page.key, page.beat = gr.Textbox("", visible=False, elem_id="key"), gr.Timer(BEAT_S)
         page.again = gr.Button("Go on", visible="hidden", elem_id="again-song")
+        page.keep = gr.Button("Keep", visible="hidden", elem_id="keep-form")
+        page.ended = gr.Number(0, label="Ended", visible="hidden", elem_id="ended")
         page.last, page.wanted = gr.State(), gr.State({})
         page.lengths, page.pace = gr.JSON({}, visible=False), gr.JSON({}, visible=False)
     return blocks, page

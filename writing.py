@@ -16,9 +16,11 @@ from sound import Written
 from turns import QUIET, begins, ends
 
 if TYPE_CHECKING:
+    from lyrics_panel import LyricsPanel
     from ui import Page
 
 Variant = dict[str, Any]  # `text`, and `made`, the recipe, where there is one
+Presses = dict[Any, tuple[type[Lyrics], dict[str, Any]]]  # by button: what is asked, and what the button itself sets
 CARET = "(...values) => [...values.slice(0, -1), document.querySelector('#draft textarea')?.selectionStart ?? 0]"
 STOPPED = "Stopped. The words so far are kept."
 
@@ -30,23 +32,14 @@ def joins(page: Page) -> list[Any]:
     panel = page.lyrics
     sheets, at, caret = gr.State([]), gr.State(0), gr.Number(0, visible=False)
     shown = [panel.which, panel.draft, panel.compare, panel.metadata, sheets, at]
-    stands = {**panel.inputs, "sheets": sheets, "at": at, "draft": panel.draft}
+    stands = {**panel.inputs, "sheets": sheets, "at": at, "draft": panel.draft, "caret": caret}
     language = panel.inputs["language"]
-    begun = []
 
-    def writes(button: Any, mode: type[Lyrics], fixed: Mapping[str, Any], js: str | None = None) -> None:
-        given = [*stands.values(), *([caret] if js else [])]
-        work = writer(mode, [*stands, *(["caret"] if js else [])], fixed, page.titled)
-        event = begins(page, button, work, given, [page.status, page.header, *shown], js=js)
-        event.then(settled, [sheets, at, panel.draft], shown, queue=False, **QUIET)
-        ends(page, event, STOPPED)
-        begun.append(event)
-
-    writes(panel.button, Lyrics, {})
-    writes(panel.more, Lyrics, {"seed": -1})
-    writes(panel.resume, Continue, {}, CARET)
-    for change, button in panel.refine.items():
-        writes(button, Refine, {"change": change})
+    asks = presses(panel)
+    work = writer(asks, list(stands), page.titled)
+    event = begins(list(asks), work, list(stands.values()), [page.status, page.header, *shown], js=CARET)
+    event.then(settled, [sheets, at, panel.draft], shown, queue=False, **QUIET)
+    ends(page, event, STOPPED)
     for brief, button in panel.examples.items():
         button.click(lambda brief=brief: brief, None, panel.inputs["brief"], queue=False, **QUIET)
     panel.metadata.change(last_time, panel.metadata, panel.button, queue=False, **QUIET)
@@ -55,19 +48,25 @@ def joins(page: Page) -> list[Any]:
     panel.draft.change(counts, [panel.draft, language], panel.counts, **edits)
     language.change(counts, [panel.draft, language], panel.counts, **edits)
     hands_on(page)
-    return begun
+    return [event]
 
 
-def writer(
-    mode: type[Lyrics], names: list[str], fixed: Mapping[str, Any], titled: Callable[[str], str]
-) -> Callable[..., Iterator[list[Any]]]:
-    """What a button does with the values it is given: a new variant, word by word. `titled` heads the page with its writer."""
+def presses(panel: LyricsPanel) -> Presses:
+    """What each button of the tab asks."""
+    asks: Presses = {panel.button: (Lyrics, {}), panel.more: (Lyrics, {"seed": -1}), panel.resume: (Continue, {})}
+    return asks | {button: (Refine, {"change": change}) for change, button in panel.refine.items()}
 
-    def on_press(*values: Any) -> Iterator[list[Any]]:
+
+def writer(asks: Presses, names: list[str], titled: Callable[[str], str]) -> Callable[..., Iterator[list[Any]]]:
+    """What the buttons do with the values they are given: a new variant, word by word. `titled` heads the page with its writer."""
+    import gradio as gr
+
+    def on_writing(pressed: gr.EventData, *values: Any) -> Iterator[list[Any]]:
+        mode, fixed = asks[pressed.target]
         yield from written(mode, {**dict(zip(names, values, strict=True)), **fixed}, titled)
 
-    on_press.__name__ = f"on_{mode.mode}"
-    return on_press
+    on_writing.__annotations__["pressed"] = gr.EventData  # by which gradio knows what to hand in
+    return on_writing
 
 
 def written(mode: type[Lyrics], given: dict[str, Any], titled: Callable[[str], str]) -> Iterator[list[Any]]:

@@ -40,11 +40,14 @@
         return (song + rest) * pace.learned;
     }
 
-    /** What a button says. The last two values are the lengths of recordings by mode, and the pace of the machine. */
-    window.studio.time = (mode, action, names, values) => {
+    /**
+     * What the buttons say, each [mode, action, where its values stand by name]. The last two values are the lengths of
+     * recordings by mode, and the pace of the machine.
+     */
+    window.studio.time = (buttons, values) => buttons.map(([mode, action, places]) => {
         const pace = values.at(-1), length = number(values.at(-2)?.[mode]);
-        const is = Object.fromEntries(names.split(' ').map((name, i) => [name, values[i]]));
+        const is = Object.fromEntries(Object.entries(places).map(([name, place]) => [name, values[place]]));
         const seconds = pace ? expected(mode, is, length, pace) : NaN;
         return Number.isNaN(seconds) ? action : `${action} · ${about(seconds)}`;
-    };
+    });
 })();

@@ -15,7 +15,19 @@ window.studio = (() => {
     const is_file = value => JSON.stringify(value ?? null).includes('"path":');
     let recalled = false, restarted = false;
 
+    // Most of what stands in the form is there at once; what Python or a file puts there takes a while.
+    const SOON_MS = [300, 2000];
+    const keep_now = () => document.querySelector('#keep-form')?.click();
+    let soon = [];
+    const keep_soon = event => {
+        if (event.target.id === 'keep-form') return;
+        soon.forEach(clearTimeout);
+        soon = SOON_MS.map(ms => setTimeout(keep_now, ms));
+    };
+    ['input', 'change', 'click', 'pointerup'].forEach(kind => document.addEventListener(kind, keep_soon, true));
+
     window.addEventListener('pagehide', () => {
+        keep_now();
         navigator.sendBeacon(`${window.gradio_config?.root ?? ''}/studio/left`, here);
     });
 

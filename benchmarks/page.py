@@ -64,7 +64,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as own, served.studio(Path(own)) as studio, served.chromium() as browser:
         rows = {width: [visited(browser, studio.url, width) for _ in range(VISITS)] for width in WIDTHS}
     names = list(rows[WIDTHS[0]][0])
-    print("| width | " + " | ".join(names) + " |\n| --- " * (len(names) + 1) + "|")
+    print("| width | " + " | ".join(names) + " |")
+    print("| --- " * (len(names) + 1) + "|")
     for width, runs in rows.items():
         print(
             f"| {width} | " + " | ".join(f"{statistics.median(run[name] for run in runs):.3g}" for name in names) + " |"

@@ -22,7 +22,6 @@ import backend
 import modes
 from afters import AFTERS
 from drafts import DRAFTS
-from lyrics import CHANGES, LYRICS
 from making import retake
 from remakes import MODES, Cover, Edit, Extend
 from settings import CHECKPOINTS, ROOT, read
@@ -36,9 +35,8 @@ import app
 print(json.dumps({"modules": sorted(sys.modules), "analytics": os.environ["GRADIO_ANALYTICS_ENABLED"]}))
 """
 
-BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS, *LYRICS, *AFTERS)]
-BUTTONS += ["on_describe_1", "on_describe_2"]  # on three tabs
-BUTTONS += ["on_lyrics_1", *(f"on_refine_{n}" for n in range(1, len(CHANGES)))]  # another variant; one for each change
+BUTTONS = [f"on_{mode.mode}" for mode in (*MODES, *DRAFTS, *AFTERS)]
+BUTTONS += ["on_describe_1", "on_describe_2", "on_writing"]  # on three tabs; all of the Lyrics tab
 BESIDE = {"normalise", "export", "on_normalise", "on_export"}  # what needs no GPU
 
 
@@ -175,6 +173,25 @@ def test_songs_share_one_place_at_the_gpu_and_recordings_are_read_elsewhere(page
     assert page.keys() > queued.keys()
 
 
+def test_every_press_and_every_end_of_what_takes_a_turn_is_seen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    monkeypatch.setenv("ACE_PLANNER", "random:1.7B")
+    page = events(app.studio())
+    turns = [page[name] for name in ("retake", "watch_on", *BUTTONS)]
+    pressed = {button for event in turns for button, _ in event.targets}
+    (before,) = (event for event in page.values() if "running waiting" in (event.js or ""))
+    assert {button for button, _ in before.targets} == pressed
+    assert before._id < min(event._id for event in turns), "what the turn itself says comes later"
+
+    def following(event: Any) -> list[Any]:
+        return [other for other in page.values() if other.trigger_after == event._id]
+
+    for event in turns:
+        after = [(one, *following(one)) for one in following(event)]
+        ends = [other for one in after for other in one if "Date.now()" in (other.js or "")]
+        assert len(ends) == 2, "one after a success, one after a failure"
+
+
 def test_only_the_endpoints_are_public(page: dict[str, Any]):
     public = {name: e.api_visibility for name, e in page.items() if e.api_visibility != "private"}
     assert public == dict.fromkeys(("restore", *(mode.mode for mode in modes.PUBLIC)), "public")
@@ -214,8 +231,8 @@ def test_what_the_browser_does_by_itself_has_a_value_for_each_widget(monkeypatch
             one = isinstance(answer, dict) and "__type__" in answer
             by_choice = isinstance(answer, dict) and not one
             widths = [1] if one else [len(a) for a in answer.values()] if by_choice else [len(answer)]
-            status = event.js.startswith("line =>")  # the line itself comes before the list
-            assert set(widths) == {len(event.outputs) - status}, event.js
+            ends = event.js.startswith("line =>")  # the line itself comes before the list, the time after it
+            assert set(widths) == {len(event.outputs) - 2 * ends}, event.js
 
 
 def test_an_unforeseen_failure_reaches_the_page_as_an_incident_and_nothing_more(
@@ -250,11 +267,9 @@ def made(running: Iterator[tuple[Any, ...]]) -> tuple[bytes, dict[str, Any], Any
 def test_what_needs_a_take_waits_for_one(page: dict[str, Any]):
     taking = ["retake", "normalise", "stems", "export"]
     quiet = [event for event in page.values() if not event.js]
-    ables = [event for event in quiet if [widget.elem_id for widget in event.outputs] == taking]
-    assert len(ables) == 2 * (len(BUTTONS) + 2), "after a success and after a failure"
-    for event in ables:
-        assert [usable(button) for button in event.fn(None)] == [False] * 4
-        assert [usable(button) for button in event.fn(Shown(Generate, {}, Take("", {})))] == [True] * 4
+    (able,) = (event for event in quiet if [widget.elem_id for widget in event.outputs] == taking)
+    assert [usable(button) for button in able.fn(None)] == [False] * 4
+    assert [usable(button) for button in able.fn(Shown(Generate, {}, Take("", {})))] == [True] * 4
     assert list(retake("", None, 0.5)) == []
 
 

@@ -118,9 +118,11 @@ def test_all_that_something_is_made_for_drops_it_and_an_example_too() -> None:
     blocks, dropping = app.studio(), {}
     for event in events(blocks).values():
         if event.js == "() => [null]":
-            (brought_along,), ((edited, kind),) = event.outputs, event.targets
-            assert kind == "input", "what the studio fills in by itself must not drop it"
-            dropping.setdefault(brought_along.elem_id, set()).add(blocks.blocks[edited].elem_id)
+            (brought_along,) = event.outputs
+            assert {kind for _, kind in event.targets} == {"input"}, (
+                "what the studio fills in by itself must not drop it"
+            )
+            dropping[brought_along.elem_id] = {blocks.blocks[edited].elem_id for edited, _ in event.targets}
     assert dropping == {
         "plan": {"prompt", "lyrics", "duration_s", "instrumental"},
         "cover-plan": {"cover-prompt", "cover-lyrics"},

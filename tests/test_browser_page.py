@@ -41,6 +41,13 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
         yield running
 
 
+def test_the_studio_is_one_page_and_lists_its_endpoints(visit: Callable[..., Page]) -> None:
+    page = visit()
+    expect(page.locator(".nav-holder")).to_be_hidden()
+    page.get_by_role("button", name="Use via API").click()
+    expect(page.locator(".api-docs")).to_contain_text("/restore")
+
+
 def go_to(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab, exact=True).click()
 

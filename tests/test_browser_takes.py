@@ -154,13 +154,21 @@ def test_a_reload_keeps_takes_and_what_was_written(visit: Callable[..., Page]):
     expect(rows(page)).to_have_count(2)
 
 
+def test_what_the_studio_filled_in_just_before_a_reload_is_kept_too(visit: Callable[..., Page]):
+    page = visit()
+    page.get_by_role("button", name="Lullaby").click()
+    expect(box(page, "prompt")).to_have_value(re.compile("lullaby"))
+    filled = box(page, "prompt").input_value()
+    page.reload()
+    expect(box(page, "prompt")).to_have_value(filled)
+
+
 def test_a_studio_that_was_started_anew_says_what_is_gone_and_keeps_the_words(visit: Callable[..., Page]):
     page = visit()
     fill(page, prompt="calm piano", lyrics="[verse]\nla")
     expect(page.locator("#generate")).to_be_enabled()
-    page.wait_for_timeout(500)
-    page.evaluate("""() => { const [, values] = JSON.parse(sessionStorage.getItem('studio-form'));
-        sessionStorage.setItem('studio-form', JSON.stringify(['another process', values])); }""")
+    page.add_init_script("""(() => { const [, values] = JSON.parse(sessionStorage.getItem('studio-form'));
+        sessionStorage.setItem('studio-form', JSON.stringify(['another process', values])); })()""")
     page.reload()
     expect(status(page)).to_contain_text("The studio was started anew")
     expect(box(page, "prompt")).to_have_value("calm piano")

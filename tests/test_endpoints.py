@@ -13,9 +13,12 @@ import gradio as gr
 import pytest
 import test_modes
 from gradio.data_classes import FileData
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 from test_modes import outbox, sound_of, tone
 
 import api
+import app
 import audio_io
 import backend
 import modes
@@ -248,6 +251,24 @@ def test_stems_come_as_a_list_of_files_with_one_zip_of_them(monkeypatch: pytest.
     names = [file["orig_name"].removeprefix("slow piano - ") for file in files]
     assert names == ["vocals.wav", "drums.wav", "bass.wav", "other.wav", "stems.zip"]
     assert all(Path(file["path"]).is_file() for file in files) and told["rest_db"] == -30
+
+
+def test_the_page_lists_the_endpoints_but_does_not_load_their_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACE_MODEL", "demo")
+    blocks = app.studio()
+    config, public = blocks.get_config_file(), {mode.mode for mode in modes.PUBLIC} | {"restore"}
+    kinds = {part["id"]: part["type"] for part in config["components"]}
+    by_page = {name: {kinds[part] for part in page["components"]} for name, page in config["page"].items()}
+    assert by_page[api.ASIDE] == {"api"} and "api" not in by_page[api.HOME]
+    assert {f"/{name}" for name in public} == set(blocks.get_api_info(page=api.HOME)["named_endpoints"])
+
+
+@pytest.mark.parametrize("path", ["/endpoints", "/endpoints/"])
+def test_the_page_of_the_parameters_sends_to_the_studio(path: str) -> None:
+    client = TestClient(Starlette(routes=api.routes()), follow_redirects=False)
+    assert client.get(path).headers["location"] == "/"
+    below = TestClient(Starlette(routes=api.routes()), follow_redirects=False, root_path="/studio")
+    assert below.get(path).headers["location"] == "/studio/"
 
 
 def test_only_so_many_sessions_are_remembered_and_only_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:

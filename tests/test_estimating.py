@@ -165,8 +165,11 @@ def browser() -> Callable[[list[Button]], list[str]]:
     script = f"globalThis.window = {{studio: {{}}}};{(ROOT / 'assets' / 'estimates.js').read_text(encoding='utf-8')};"
 
     def says(buttons: list[Button]) -> list[str]:
-        given = [[t.mode.mode, t.action, " ".join(shown), [*shown.values(), n, pace()]] for t, shown, n in buttons]
-        asked = f"{script}console.log(JSON.stringify({json.dumps(given)}.map(told => window.studio.time(...told))))"
+        given = []
+        for t, shown, n in buttons:
+            places = {name: place for place, name in enumerate(shown)}
+            given.append([[[t.mode.mode, t.action, places]], [*shown.values(), n, pace()]])
+        asked = f"{script}console.log(JSON.stringify({json.dumps(given)}.flatMap(told => window.studio.time(...told))))"
         run = subprocess.run([node, "-e", asked], capture_output=True, text=True, check=True, timeout=60)
         return json.loads(run.stdout)
 
@@ -215,9 +218,11 @@ def test_on_a_fresh_page_generate_has_its_time_and_what_lacks_its_song_has_not()
     assert first.button.value == f"Generate · {costs.about(expected(Generate, on_page(Generate), None))}"
     assert [tab.button.value for tab in others] == [tab.action for tab in others]
     assert page.pace.value == pace()
-    for tab in page.tabs:
-        (event,) = (event for event in blocks.fns.values() if event.outputs == [tab.button])
+    (event,) = (event for event in blocks.fns.values() if event.outputs == [tab.button for tab in page.tabs])
+    assert {id for id, _ in event.targets} == {part._id for part in event.inputs}, "whatever counts is heard"
+    assert event.inputs[-2:] == [page.lengths, page.pace]
+    told = json.loads(event.js.partition("time(")[2].rpartition(", values)")[0])
+    assert [(mode, action) for mode, action, _ in told] == [(tab.mode.mode, tab.action) for tab in page.tabs]
+    for tab, (*_, places) in zip(page.tabs, told, strict=True):
         parts = {name: page.inputs(tab)[name] for name in COUNTS if name in page.inputs(tab)}
-        assert f"('{tab.mode.mode}', '{tab.action}', '{' '.join(parts)}', values)" in event.js
-        assert list(event.inputs) == [*parts.values(), page.lengths, page.pace]
-        assert {id for id, _ in event.targets} == {part._id for part in event.inputs}, "whatever counts is heard"
+        assert {name: event.inputs[place] for name, place in places.items()} == parts

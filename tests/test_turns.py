@@ -12,7 +12,7 @@ def test_while_a_song_is_made_only_stop_can_be_pressed() -> None:
     line, *able = json.loads(turns.before(6).removeprefix("() => "))
     assert 'class="running waiting"' in line and "Waiting for your turn" in line
     assert [button["interactive"] for button in able] == [False] * 5 + [True]
-    able = json.loads(re.search(r"\.\.\.(\[.*\])\]", turns.after(3, 2, "Stopped."))[1])
+    able = json.loads(re.search(r"\.\.\.(\[.*\]), Date\.now\(\)\]", turns.after(3, 2, "Stopped."))[1])
     assert [button.get("interactive") for button in able] == [True] * 3 + [None] * 2 + [False], "some wait for a take"
 
 

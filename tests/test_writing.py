@@ -8,11 +8,12 @@ import gradio as gr
 import pytest
 import tiny_lyricist
 
+import app
 import backend
 import lyrics_panel
 import writing
 from errors import BadOutput
-from lyrics import Continue, Lyrics, Refine
+from lyrics import CHANGES, Continue, Lyrics, Refine
 from lyrics_panel import USES
 from song import Generate, controls
 from sound import Progress, Sheet
@@ -86,6 +87,25 @@ def test_refining_reads_the_editor_and_going_on_what_stands_before_the_caret() -
     assert last[3].startswith(draft.split("rain")[0]) and "rain on the sea" not in last[3]
     *_, last = press(Continue, draft=draft, caret=20)
     assert last[3].startswith(draft[:20]) and last[6][0]["text"] == draft
+
+
+def test_each_button_asks_its_own() -> None:
+    blocks = app.studio()
+    (event,) = (one for one in blocks.fns.values() if one.api_name == "on_writing")
+    stands = {part.elem_id: part.value for part in event.inputs}
+    stands |= {f"lyrics-{name}": value for name, value in FORM.items()}
+    stands |= {"draft": "[verse]\nwalking home\n\n[chorus]\nrain on the sea", None: 0}
+
+    def told(button: str) -> list[Any]:
+        target = next(part for part in blocks.blocks.values() if part.elem_id == button)
+        values = [[] if part.value == [] else stands[part.elem_id] for part in event.inputs]
+        *_, last = event.fn(gr.EventData(target, None), *values)
+        return last
+
+    changes = [told(f"refine-{change.replace(' ', '-')}")[5]["change"] for change in CHANGES]
+    assert changes == list(CHANGES)
+    assert told("draft-lyrics")[5]["seed"] == 42 != told("more")[5]["seed"]
+    assert "There are no words before the cursor" in told("resume")[0]
 
 
 @pytest.mark.parametrize(
