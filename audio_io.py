@@ -194,9 +194,9 @@ def survives(samples: np.ndarray) -> bool:
 
 
 def rounded(samples: np.ndarray) -> np.ndarray:
-    """Samples as a 24-bit file holds them."""
+    """Samples as a 24-bit file holds them, which has no -0."""
     steps = np.clip(np.rint(samples * np.float32(PCM_TOP)), -PCM_TOP, PCM_TOP - 1)
-    return (steps / np.float32(PCM_TOP)).astype(np.float32)
+    return (steps / np.float32(PCM_TOP)).astype(np.float32) + np.float32(0)
 
 
 def held(path: str | Path) -> np.ndarray:

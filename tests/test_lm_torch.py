@@ -106,7 +106,8 @@ def test_a_checkpoint_without_prefix(tmp_path, lm) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_planner.saved(tmp_path / "planner"))
-    assert torch.equal(ours(made(model).text(LONG, 0)), ours(lm.text(LONG, 0)))
+    # Not to the bit: how a product is summed may depend on where in memory the weights lie.
+    torch.testing.assert_close(ours(made(model).text(LONG, 0)), ours(lm.text(LONG, 0)))
     assert made(model).codes(asked(), quiet) == lm.codes(asked(), quiet)
 
 
