@@ -61,8 +61,12 @@ def writer(asks: Presses, names: list[str], titled: Callable[[str], str]) -> Cal
     """What the buttons do with the values they are given: a new variant, word by word. `titled` heads the page with its writer."""
     import gradio as gr
 
+    named = {
+        button.elem_id: ask for button, ask in asks.items()
+    }  # gradio hands in another object once a button was changed
+
     def on_writing(pressed: gr.EventData, *values: Any) -> Iterator[list[Any]]:
-        mode, fixed = asks[pressed.target]
+        mode, fixed = named[pressed.target.elem_id]
         yield from written(mode, {**dict(zip(names, values, strict=True)), **fixed}, titled)
 
     on_writing.__annotations__["pressed"] = gr.EventData  # by which gradio knows what to hand in

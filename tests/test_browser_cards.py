@@ -142,4 +142,5 @@ def test_a_full_studio_says_so_and_takes_the_song_later(visit: Callable[..., Pag
     wait_for_words(pages[0], " s in ")
     fill(pages[2], prompt="calm piano")
     mend(pages[2], "Try again")
+    expect(card(pages[2])).to_have_count(0)
     wait_for_words(pages[2], " s in ")

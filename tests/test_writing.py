@@ -99,7 +99,7 @@ def test_each_button_asks_its_own() -> None:
     def told(button: str) -> list[Any]:
         target = next(part for part in blocks.blocks.values() if part.elem_id == button)
         values = [[] if part.value == [] else stands[part.elem_id] for part in event.inputs]
-        *_, last = event.fn(gr.EventData(target, None), *values)
+        *_, last = event.fn(gr.EventData(gr.Button(elem_id=target.elem_id), None), *values)
         return last
 
     changes = [told(f"refine-{change.replace(' ', '-')}")[5]["change"] for change in CHANGES]
