@@ -61,9 +61,8 @@ def writer(asks: Presses, names: list[str], titled: Callable[[str], str]) -> Cal
     """What the buttons do with the values they are given: a new variant, word by word. `titled` heads the page with its writer."""
     import gradio as gr
 
-    named = {
-        button.elem_id: ask for button, ask in asks.items()
-    }  # gradio hands in another object once a button was changed
+    # By name: once a button was changed gradio hands in another object.
+    named = {button.elem_id: ask for button, ask in asks.items()}
 
     def on_writing(pressed: gr.EventData, *values: Any) -> Iterator[list[Any]]:
         mode, fixed = named[pressed.target.elem_id]
