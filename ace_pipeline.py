@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import checkpoints
+import velocity
 from conditioning import Conditioner, Report, Score
 from errors import BadOutput
 from lora_adapters import Adapters
 from sampler import Guide, Morph, Noise, Schedule, denoise, flow_edit
-from settings import Checkpoint
+from settings import Checkpoint, read
 from song import Advanced, SongRequest
 from sound import LATENT_RATE, SAMPLE_RATE, AudioClip, Progress, Sound
 
@@ -60,6 +61,7 @@ class Engine:
         self.device = device
         self.conditioner = Conditioner(pipe, device)
         self.adapters = Adapters(pipe)
+        self.field = velocity.of(pipe.transformer, read().fast)
 
     def sing(self, request: SongRequest, report: Report = lambda _: None) -> Sound:
         """The song of a request: float32 samples [2, n] at 48 kHz, n = its `size`.
@@ -114,9 +116,9 @@ class Engine:
             report(Progress("Denoising", done, of, left))
 
         report(Progress("Denoising", 0, knobs.inference_steps))
-        guide = Guide(self.pipe.transformer, score.conditions, self.schedule(knobs))
+        guide = Guide(self.field, score.conditions, self.schedule(knobs))
         if score.origin is not None:
-            origin = Guide(self.pipe.transformer, score.origin, guide.schedule)
+            origin = Guide(self.field, score.origin, guide.schedule)
             return flow_edit(Morph(origin, guide, score.song, *request.morphing, request.n_avg), along, on_step)
         context = score.conditions.context
         noise = start(context[..., : context.shape[-1] // 2])

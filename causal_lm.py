@@ -125,7 +125,7 @@ def unreadable(config: Any) -> str:
     return "it looks back through a window" if getattr(config, "use_sliding_window", False) else ""
 
 
-def _fused(*parts: Any) -> torch.Tensor:
+def fused(*parts: Any) -> torch.Tensor:
     """The weights of these linear layers as one matrix. Theirs become views of it: nothing is held twice."""
     import torch
 
@@ -149,11 +149,11 @@ class Body:
         self.layers = [
             _Layer(
                 before=layer.input_layernorm.weight.data,
-                qkv=_fused(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+                qkv=fused(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
                 bias=_biases(layer.self_attn),
                 out=layer.self_attn.o_proj.weight.data,
                 between=layer.post_attention_layernorm.weight.data,
-                up=_fused(layer.mlp.gate_proj, layer.mlp.up_proj),
+                up=fused(layer.mlp.gate_proj, layer.mlp.up_proj),
                 down=layer.mlp.down_proj.weight.data,
             )
             for layer in stack.layers

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from errors import EngineMissing
 from remakes import RAMP_FRAMES, Cover, Edit, Extend, Remake
-from sampler import Conditions, Repaint, Switch
+from sampler import Repaint, Switch
 from song import SongRequest
 from sound import HOP, LATENT_RATE, SAMPLE_RATE, AudioClip, Progress
+from velocity import Conditions
 
 if TYPE_CHECKING:
     import torch

@@ -1,12 +1,12 @@
 """Noise to latents: our own denoising loop.
 
-It knows tensors, a transformer and numbers; nothing of prompts, audio or files. With the extras off it equals the loop of
-diffusers' `AceStepPipeline.__call__` bit for bit (a test says so). Beyond that loop it has: seeded SDE, ADG, retakes, the
+It knows tensors, a velocity field and numbers; nothing of prompts, audio or files. With the extras off and the plain field
+it equals the loop of diffusers' `AceStepPipeline.__call__` bit for bit (a test says so). Beyond that loop it has: seeded SDE, ADG, retakes, the
 switch of a cover, the held source of a repaint, flow edit, a step hook that may stop by raising, and no state outside the
 call.
 
-Shapes: latents [1, T, C] at 25 frames a second, conditions [1, L, D], context [1, T, 2C]. Sigma is the noise level t,
-1 = pure noise, 0 = song.
+Shapes: latents [B, T, C] at 25 frames a second, B takes under the same conditions; conditions [1, L, D], context
+[1, T, 2C]. Sigma is the noise level t, 1 = pure noise, 0 = song.
 """
 
 from __future__ import annotations
@@ -16,21 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from velocity import Conditions, Fast, Plain, Velocity
+
 if TYPE_CHECKING:
     import torch
 
 ADG_MAX_ANGLE = 3.14 / 6  # radians; the original rounds pi, and so must we
 APG_MOMENTUM = -0.75
 APG_NORM_THRESHOLD = 2.5
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the transformer hears: `cond` and learned `null` [1, L, D], `context` [1, T, 2C] (latents and mask)."""
-
-    cond: torch.Tensor
-    null: torch.Tensor
-    context: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -136,15 +129,15 @@ class Repaint:
 
 
 class Guide:
-    """The velocity field of one run: transformer, conditions and guidance, with APG's momentum.
+    """The guided velocities of one run: field, conditions and guidance, with APG's momentum.
 
     Make a new one for each run: the momentum belongs to it.
     """
 
-    def __init__(self, transformer: Any, conditions: Conditions, schedule: Schedule) -> None:
+    def __init__(self, field: Fast | Plain, conditions: Conditions, schedule: Schedule) -> None:
         from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
 
-        self.transformer = transformer
+        self.field = field
         self.schedule = schedule
         self.guided = schedule.guidance > 1.0
         self.momentum = MomentumBuffer(momentum=APG_MOMENTUM)
@@ -152,13 +145,7 @@ class Guide:
 
     def hear(self, conditions: Conditions) -> None:
         """Go on with other conditions of the same length; the momentum stays."""
-        import torch
-
-        self.one = conditions
-        if self.guided:
-            null = conditions.null.expand_as(conditions.cond)
-            self.cond2 = torch.cat([conditions.cond, null])
-            self.context2 = torch.cat([conditions.context, conditions.context])
+        self.heard: Velocity = self.field.hear(conditions)
 
     def velocity(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """The velocity [B, T, C] at noise level t."""
@@ -171,12 +158,10 @@ class Guide:
 
     def pair(self, x: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The conditional and the unconditional velocity; None for the second where guidance does not act."""
-        import torch
-
         start, end = self.schedule.interval
         if self.guided and start <= 1.0 - t <= end:
-            return self._forward(torch.cat([x, x]), t, self.cond2, self.context2).chunk(2)
-        return self._forward(x, t, self.one.cond, self.one.context), None
+            return self.heard(x, t, True).chunk(2)
+        return self.heard(x, t, False), None
 
     def apg(self, cond: torch.Tensor, uncond: torch.Tensor) -> torch.Tensor:
         """Adaptive projected guidance of two velocities; moves the momentum on."""
@@ -193,17 +178,6 @@ class Guide:
             norm_dim=(1,),
         )
 
-    def _forward(self, x: torch.Tensor, t: float, cond: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        level = t * x.new_ones((x.shape[0],))
-        return self.transformer(
-            hidden_states=x,
-            timestep=level,
-            timestep_r=level,
-            encoder_hidden_states=cond,
-            context_latents=context,
-            return_dict=False,
-        )[0]
-
 
 OnStep = Callable[[int, int], None]
 
@@ -215,7 +189,7 @@ def denoise(
     along: Noise | None = None,
     change: Switch | Repaint | None = None,
 ) -> torch.Tensor:
-    """Latents [1, T, C] from noise of the same shape.
+    """Latents [B, T, C] from noise of the same shape.
 
     `on_step(done, of)` is called after each step; what it raises ends the run, and nothing is left behind. SDE draws its
     noise from `along`: x0 = x - sigma v, x' = (1 - sigma') x0 + sigma' eps

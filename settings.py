@@ -194,6 +194,7 @@ class Settings:
     gpu_max_s: int = 300
     queue_size: int = 24
     zero_gpu: bool = False
+    fast: bool = True
     scratch: Path = Path(tempfile.gettempdir()) / "ace-studio"
     outbox: Path = Path(tempfile.gettempdir()) / "gradio" / "ace-studio"
 
@@ -222,6 +223,7 @@ def read(env: Mapping[str, str] | None = None) -> Settings:
         gpu_min_s=_whole(env, "ACE_GPU_MIN_S", 60, 1, 3600),
         gpu_max_s=_whole(env, "ACE_GPU_MAX_S", 300, 1, 3600),
         queue_size=_whole(env, "ACE_QUEUE", 24, 1, 1000),
+        fast=bool(_whole(env, "ACE_FAST", 1, 0, 1)),
         zero_gpu=env.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"),
         outbox=Path(env.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve() / "ace-studio",
     )

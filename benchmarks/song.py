@@ -24,6 +24,7 @@ import checkpoints
 from sampler import Guide, Schedule
 from settings import checkpoint_for, read
 from song import KNOBS, Generate
+from velocity import Plain
 
 PROMPT = "bright synth pop, female voice, warm pads, driving drums"
 LYRICS = "[verse]\nCity lights are calling me\n[chorus]\nWe run until the morning\n"
@@ -82,7 +83,7 @@ def flops_per_step(engine: ace_pipeline.Engine, asked: Generate) -> int:
     counts = {getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}"): attention for kernel in kernels}
     with torch.no_grad():
         conditions = engine.conditioner.score(asked).conditions
-        guide = Guide(engine.pipe.transformer, conditions, Schedule(1, guidance=asked.advanced.guidance_scale))
+        guide = Guide(Plain(engine.pipe.transformer), conditions, Schedule(1, guidance=asked.advanced.guidance_scale))
         noise = torch.randn_like(conditions.context[..., : conditions.context.shape[-1] // 2])
         with FlopCounterMode(display=False, custom_mapping=counts) as counter:
             guide.velocity(noise, 1.0)

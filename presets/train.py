@@ -22,9 +22,9 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 import ace_pipeline
-from sampler import Conditions
 from settings import CHECKPOINTS
 from song import Generate
+from velocity import Conditions
 
 RANK, ALPHA = 8, 16
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")

@@ -14,9 +14,9 @@ from settings import ROOT
 
 FLOORS = (
     {"causal_lm", "decode", "errors", "lora_layouts", "player", "settings", "sound", "takes_panel", "theme", "tooltips"}
-    | {"sharing", "wording"},
+    | {"sharing", "wording", "attend", "graphs"},
     {"cards", "fields", "formats", "hearing", "lm", "lora_panel", "lora_scales", "loudness", "lyricists"}
-    | {"random_checkpoint", "recall", "regions", "sections"},
+    | {"random_checkpoint", "recall", "regions", "sections", "dit"},
     {
         "checkpoints",
         "lm_mlx",
@@ -25,11 +25,11 @@ FLOORS = (
         "measures",
         "plans",
         "refusals",
-        "sampler",
         "singing",
         "steering",
+        "velocity",
     },
-    {"lora_adapters", "lora_presets", "song", "stems", "vocabulary"},
+    {"lora_adapters", "lora_presets", "sampler", "song", "stems", "vocabulary"},
     {"afters", "audio_io", "comparing", "drafts", "lora_door", "lyrics", "plan_panel", "remakes", "script"},
     {"briefing", "conditioning", "costs", "listening", "planner", "saved", "splice", "tags", "widgets"},
     {"ace_pipeline", "after_panel", "lyrics_lm", "lyrics_panel", "planners", "recipes", "tabs", "visits"},

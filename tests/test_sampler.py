@@ -12,8 +12,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 import sampler
 from errors import Stopped
-from sampler import Conditions, Guide, Noise, Schedule, denoise
+from sampler import Guide, Noise, Schedule, denoise
 from song import Generate
+from velocity import Conditions, Plain
 
 SECONDS = 2.0
 WORDS = {"prompt": "slow piano", "lyrics": "[verse]\nla la"}
@@ -22,6 +23,10 @@ WORDS = {"prompt": "slow piano", "lyrics": "[verse]\nla la"}
 @pytest.fixture(scope="module")
 def engine():
     return tiny.engine()
+
+
+def stock_field(engine) -> Plain:
+    return Plain(engine.pipe.transformer)
 
 
 def conditions(engine) -> Conditions:
@@ -58,7 +63,7 @@ def stock(pipe, schedule: Schedule, seed: int = 7) -> torch.Tensor:
 def test_equals_the_stock_loop_bit_for_bit(engine, shift, guidance, interval) -> None:
     schedule = Schedule(8, shift, guidance, interval)
     c = conditions(engine)
-    ours = denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c))
+    ours = denoise(Guide(stock_field(engine), c, schedule), noise_for(c))
     assert torch.equal(ours, stock(engine.pipe, schedule))
 
 
@@ -68,7 +73,7 @@ def test_equals_the_stock_loop_in_bfloat16() -> None:
     engine = ace_pipeline.Engine(tiny.pipeline(torch.bfloat16), tiny.engine().checkpoint, "cpu")
     schedule = Schedule(8, shift=3.0)
     c = conditions(engine)
-    ours = denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c))
+    ours = denoise(Guide(stock_field(engine), c, schedule), noise_for(c))
     assert ours.dtype == torch.bfloat16
     assert torch.equal(ours, stock(engine.pipe, schedule))
 
@@ -77,11 +82,11 @@ def test_equals_the_stock_loop_in_bfloat16() -> None:
 def test_sde_equals_the_schedulers_stochastic_step(engine, shift) -> None:
     schedule = Schedule(6, shift, guidance=1.0, sde=True)
     c = conditions(engine)
-    ours = denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c), along=Noise(3))
+    ours = denoise(Guide(stock_field(engine), c, schedule), noise_for(c), along=Noise(3))
 
     stepper = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0, stochastic_sampling=True)
     stepper.set_timesteps(sigmas=sampler.sigmas(6, shift)[:-1].tolist())
-    generator, guide, x = torch.Generator().manual_seed(3), Guide(engine.pipe.transformer, c, schedule), noise_for(c)
+    generator, guide, x = torch.Generator().manual_seed(3), Guide(stock_field(engine), c, schedule), noise_for(c)
     with torch.no_grad():
         for t in stepper.timesteps:
             x = stepper.step(guide.velocity(x, float(t)), t, x, generator=generator, return_dict=False)[0]
@@ -92,7 +97,7 @@ def test_sde_follows_its_seed(engine) -> None:
     schedule, c = Schedule(4, sde=True), conditions(engine)
 
     def run(seed: int) -> torch.Tensor:
-        return denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c), along=Noise(seed))
+        return denoise(Guide(stock_field(engine), c, schedule), noise_for(c), along=Noise(seed))
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
@@ -156,7 +161,7 @@ def test_adg_equals_the_published_formula(spread, scale) -> None:
 def test_adg_replaces_apg_in_the_run(engine) -> None:
     c = conditions(engine)
     plain, turned = (
-        denoise(Guide(engine.pipe.transformer, c, Schedule(4, guidance=5.0, adg=adg)), noise_for(c))
+        denoise(Guide(stock_field(engine), c, Schedule(4, guidance=5.0, adg=adg)), noise_for(c))
         for adg in (False, True)
     )
     assert torch.isfinite(turned).all()
@@ -165,7 +170,7 @@ def test_adg_replaces_apg_in_the_run(engine) -> None:
 
 def test_a_hook_that_raises_ends_the_run_and_leaves_nothing_behind(engine) -> None:
     c, schedule = conditions(engine), Schedule(8)
-    before = denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c))
+    before = denoise(Guide(stock_field(engine), c, schedule), noise_for(c))
     seen = []
 
     def stop_at_three(step: int, of: int) -> None:
@@ -174,9 +179,9 @@ def test_a_hook_that_raises_ends_the_run_and_leaves_nothing_behind(engine) -> No
             raise Stopped("Stopped.")
 
     with pytest.raises(Stopped):
-        denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c), stop_at_three)
+        denoise(Guide(stock_field(engine), c, schedule), noise_for(c), stop_at_three)
     assert seen == [(1, 8), (2, 8), (3, 8)]
-    assert torch.equal(before, denoise(Guide(engine.pipe.transformer, c, schedule), noise_for(c)))
+    assert torch.equal(before, denoise(Guide(stock_field(engine), c, schedule), noise_for(c)))
 
 
 def test_guidance_acts_only_inside_its_interval(engine) -> None:
@@ -187,7 +192,7 @@ def test_guidance_acts_only_inside_its_interval(engine) -> None:
     )
     try:
         c = conditions(engine)
-        denoise(Guide(engine.pipe.transformer, c, Schedule(10, interval=(0.3, 0.65))), noise_for(c))
+        denoise(Guide(stock_field(engine), c, Schedule(10, interval=(0.3, 0.65))), noise_for(c))
     finally:
         hook.remove()
     assert batches == [1, 1, 1, 2, 2, 2, 2, 1, 1, 1]  # 1 - t of step i is i / 10

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from test_sampler import conditions, noise_for
+from test_sampler import conditions, noise_for, stock_field
 
 import sampler
-from sampler import Conditions, Guide, Morph, Noise, Repaint, Schedule, Switch, denoise, flow_edit, ramps
+from sampler import Guide, Morph, Noise, Repaint, Schedule, Switch, denoise, flow_edit, ramps
+from velocity import Conditions
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +18,16 @@ def engine():
 
 
 def seen_by(engine, run) -> list[torch.Tensor]:
-    """What the transformer is given as context in each forward of `run()`: the conditional half."""
-    contexts = []
+    """What the transformer is given as context in each forward of `run()`: the conditional half. Diffusers' own sings."""
+    contexts, field = [], engine.field
+    engine.field = stock_field(engine)
     hook = engine.pipe.transformer.register_forward_pre_hook(
         lambda module, args, kwargs: contexts.append(kwargs["context_latents"][:1].clone()), with_kwargs=True
     )
     try:
         run()
     finally:
+        engine.field = field
         hook.remove()
     return contexts
 
@@ -37,7 +40,7 @@ def other(c: Conditions) -> Conditions:
 @pytest.mark.parametrize("at", [0, 3, 8])
 def test_a_switch_changes_what_is_heard_and_costs_no_forward(engine, at) -> None:
     c = conditions(engine)
-    guide = Guide(engine.pipe.transformer, c, Schedule(8))
+    guide = Guide(stock_field(engine), c, Schedule(8))
     contexts = seen_by(engine, lambda: denoise(guide, noise_for(c), change=Switch(at, other(c))))
     assert len(contexts) == 8
     assert [torch.equal(seen, c.context) for seen in contexts] == [i < at for i in range(8)]
@@ -45,8 +48,8 @@ def test_a_switch_changes_what_is_heard_and_costs_no_forward(engine, at) -> None
 
 def test_a_switch_at_the_start_is_a_run_of_the_other_conditions(engine) -> None:
     c = conditions(engine)
-    switched = denoise(Guide(engine.pipe.transformer, c, Schedule(4)), noise_for(c), change=Switch(0, other(c)))
-    plain = denoise(Guide(engine.pipe.transformer, other(c), Schedule(4)), noise_for(c))
+    switched = denoise(Guide(stock_field(engine), c, Schedule(4)), noise_for(c), change=Switch(0, other(c)))
+    plain = denoise(Guide(stock_field(engine), other(c), Schedule(4)), noise_for(c))
     assert torch.equal(switched, plain)
 
 
@@ -56,7 +59,7 @@ def repainted(engine, **how) -> tuple[torch.Tensor, Repaint]:
     mask = torch.zeros((1, source.shape[1], 1))
     mask[:, 20:30] = 1
     change = Repaint(source, mask, **how)
-    guide = Guide(engine.pipe.transformer, c, Schedule(8, sde=how.get("held") == 0.5))
+    guide = Guide(stock_field(engine), c, Schedule(8, sde=how.get("held") == 0.5))
     return denoise(guide, noise_for(c), change=change, along=Noise(3)), change
 
 
@@ -69,7 +72,7 @@ def test_a_source_that_is_held_throughout_is_the_source(engine) -> None:
 
 def test_a_source_held_in_half_of_the_steps_drifts_and_one_let_go_is_free(engine) -> None:
     c = conditions(engine)
-    free = denoise(Guide(engine.pipe.transformer, c, Schedule(8)), noise_for(c))
+    free = denoise(Guide(stock_field(engine), c, Schedule(8)), noise_for(c))
     let_go, change = repainted(engine, held=0.0)
     assert torch.equal(let_go, free)
     half, _ = repainted(engine, held=0.5)
@@ -115,7 +118,7 @@ def test_ramps_of_near_regions_meet() -> None:
 
 def morph(engine, source=None, target=None, *, steps: int = 8, **how) -> tuple[torch.Tensor, torch.Tensor]:
     c = conditions(engine)
-    guides = (Guide(engine.pipe.transformer, each or c, Schedule(steps, shift=2.0)) for each in (source, target))
+    guides = (Guide(stock_field(engine), each or c, Schedule(steps, shift=2.0)) for each in (source, target))
     song = noise_for(c, 5)
     way = {"first": 0, "last": steps, **how}
     return flow_edit(Morph(*guides, song, **way), Noise(1)), song
@@ -141,7 +144,7 @@ def test_a_step_of_a_morph_is_the_published_one(engine) -> None:
     """One step without guidance, written out: z += (t' - t) (v_target(z + z_s - x) - v_source(z_s))."""
     c = conditions(engine)
     song, schedule = noise_for(c, 5), Schedule(2, guidance=1.0)
-    source, target = (Guide(engine.pipe.transformer, each, schedule) for each in (c, other(c)))
+    source, target = (Guide(stock_field(engine), each, schedule) for each in (c, other(c)))
     noise, z = Noise(1), song.clone()
     with torch.no_grad():
         for t, after in ((1.0, 0.5), (0.5, 0.0)):
@@ -156,7 +159,7 @@ def test_the_end_of_a_morph_is_led_by_the_target_alone(engine) -> None:
     """n_max 0: the song is noised wholly, and the target denoises it like any song of its own."""
     c = conditions(engine)
     moved, song = morph(engine, target=other(c), last=0)
-    guide = Guide(engine.pipe.transformer, other(c), Schedule(8, shift=2.0))
+    guide = Guide(stock_field(engine), other(c), Schedule(8, shift=2.0))
     torch.testing.assert_close(moved, denoise(guide, Noise(1)(song)), rtol=1e-4, atol=1e-5)
 
 
@@ -167,7 +170,7 @@ def test_what_a_morph_costs(engine, first, last, draws, forwards) -> None:
 
 def test_momentum_moves_once_a_step_by_the_mean_of_the_draws(engine) -> None:
     c = conditions(engine)
-    guide = Guide(engine.pipe.transformer, c, Schedule(8))
+    guide = Guide(stock_field(engine), c, Schedule(8))
     views = [noise_for(c, seed) for seed in (1, 2)]
     with torch.no_grad():
         pairs = [guide.pair(z, 0.5) for z in views]

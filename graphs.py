@@ -1,0 +1,94 @@
+"""CUDA graphs of one function, by the shapes of what it reads: caught once, played again for whatever has these shapes."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("ace.graphs")
+
+MOST = 6  # kept: four lengths of song, or three with and without guidance
+
+
+@dataclass
+class _Caught:  # pragma: no cover - CUDA's own; tests/test_fast_gpu.py
+    """A graph, the tensors that it reads and the one that it writes. `held` is whose values the standing ones have."""
+
+    graph: Any
+    standing: Sequence[torch.Tensor]
+    moving: Sequence[torch.Tensor]
+    out: torch.Tensor
+    held: Any
+
+
+class Replays:
+    """Calls of a function of tensors, replayed as CUDA graphs from the second call of a shape on.
+
+    The first call of a shape runs as it is, which also sets up what libraries set up at their first call. The graphs
+    share one pool of memory; the least lately used goes when there are more than MOST. A shape that cannot be captured
+    runs as it is for good, and the log says so.
+    """
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+        self.met: OrderedDict[Hashable, _Caught | None] = OrderedDict()
+        self.pool: Any = None
+
+    def __call__(
+        self, key: Hashable, function: Callable[..., torch.Tensor], standing: Any, moving: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """`function(standing, *moving)`.
+
+        `standing` has `tensors()` and `of(tensors)`, and is the same from step to step; `moving` changes with each call.
+        """
+        if not self.on:
+            return function(standing, *moving)
+        return self._replayed(key, function, standing, moving)  # pragma: no cover
+
+    def _replayed(self, key: Any, function: Any, standing: Any, moving: Any) -> torch.Tensor:  # pragma: no cover
+        tensors = standing.tensors()
+        key = (key, tuple((t.shape, t.dtype) for t in (*tensors, *moving)))
+        if key not in self.met:
+            self.met[key] = None
+            return function(standing, *moving)
+        caught = self.met[key]
+        if caught is None:
+            try:
+                caught = self.met[key] = self._catch(function, standing, moving)
+            except RuntimeError:
+                log.warning("A step could not be captured; songs of this length take longer.", exc_info=True)
+                self.on = False
+                return function(standing, *moving)
+            self._forget()
+        self.met.move_to_end(key)
+        if caught.held is not standing:
+            for here, there in zip(caught.standing, tensors, strict=True):
+                here.copy_(there)
+            caught.held = standing
+        for here, there in zip(caught.moving, moving, strict=True):
+            here.copy_(there)
+        caught.graph.replay()
+        return caught.out.clone()  # the next replay of any graph may write there
+
+    def _catch(self, function: Any, standing: Any, moving: Any) -> _Caught:  # pragma: no cover
+        import torch
+
+        if self.pool is None:
+            self.pool = torch.cuda.graph_pool_handle()
+        own = [t.clone() for t in standing.tensors()]
+        fresh = [t.clone() for t in moving]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            out = function(standing.of(own), *fresh)
+        return _Caught(graph, own, fresh, out, standing)
+
+    def _forget(self) -> None:  # pragma: no cover
+        kept = [key for key, caught in self.met.items() if caught]
+        for key in kept[: max(len(kept) - MOST, 0)]:
+            del self.met[key]

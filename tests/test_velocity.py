@@ -1,0 +1,115 @@
+"""Which forward sings: the fast one while it agrees with diffusers', else diffusers', whatever the song."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from test_dit import conditions, noise
+
+import ace_pipeline
+import velocity
+from sampler import Guide, Schedule, denoise
+from song import Generate
+from velocity import Fast, Plain
+
+C, X = conditions(50), noise(50)
+
+
+@pytest.fixture
+def transformer() -> Any:
+    return tiny.pipeline().transformer
+
+
+def answer(field: Fast | Plain) -> torch.Tensor:
+    with torch.no_grad():
+        return field.hear(C)(X, 0.5, True)
+
+
+@pytest.mark.parametrize("schedule", [Schedule(27), Schedule(12, 3.0, interval=(0.3, 0.6)), Schedule(12, adg=True)])
+def test_a_whole_song_is_the_plain_one_within_rounding(transformer: Any, schedule: Schedule) -> None:
+    fast, plain = (denoise(Guide(kind(transformer), C, schedule), X) for kind in (Fast, Plain))
+    torch.testing.assert_close(fast, plain, rtol=1e-3, atol=1e-3)
+    assert torch.equal(fast, denoise(Guide(Fast(transformer), C, schedule), X))
+
+
+def test_in_bfloat16_a_whole_song_is_the_plain_one_within_its_noise() -> None:
+    transformer, c = tiny.pipeline(torch.bfloat16).transformer, conditions(250, dtype=torch.bfloat16)
+    x = noise(250).bfloat16()
+    fast, plain = (denoise(Guide(kind(transformer), c, Schedule(27)), x).float() for kind in (Fast, Plain))
+    assert 0 < (fast - plain).norm() / plain.norm() < 1e-2
+
+
+def test_takes_together_are_the_takes_alone(transformer: Any) -> None:
+    schedule, x = Schedule(8), noise(50, 3)
+    for field in (Fast(transformer), Plain(transformer)):
+        together = denoise(Guide(field, C, schedule), x)
+        alone = torch.cat([denoise(Guide(field, C, schedule), x[i : i + 1]) for i in range(3)])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_the_fast_forward_is_the_default_and_can_be_declined(transformer: Any, monkeypatch: Any, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    assert isinstance(velocity.of(transformer), Fast)
+    assert isinstance(velocity.of(transformer, fast=False), Plain)
+    assert "as it was asked" in caplog.text
+    transformer.norm_out.to(torch.float64)
+    assert isinstance(velocity.of(transformer), Plain)
+    assert "not of one kind" in caplog.text
+    own = tiny.engine()
+    assert isinstance(own.field, Fast)
+    monkeypatch.setenv("ACE_FAST", "0")
+    assert isinstance(ace_pipeline.Engine(own.pipe, own.checkpoint, "cpu").field, Plain)
+
+
+def test_a_song_by_the_plain_forward_is_another_in_its_last_bits_alone(monkeypatch: Any) -> None:
+    asked = Generate.parse({"prompt": "jazz", "duration_s": 10, "seed": 5, "inference_steps": 8})
+    monkeypatch.setenv("ACE_FAST", "0")
+    own = tiny.engine()
+    plain, fast = (e.sing(asked).samples for e in (ace_pipeline.Engine(own.pipe, own.checkpoint, "cpu"), own))
+    assert abs(plain - fast).max() < 1e-3 * abs(plain).max()
+
+
+def test_the_first_answer_is_checked_where_kernels_are_the_devices_own(transformer: Any, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    field, expected = Fast(transformer), answer(Plain(transformer))
+    field.trusted = False
+    assert torch.equal(answer(field), expected)
+    assert field.trusted and "off the plain one" in caplog.text
+    torch.testing.assert_close(answer(field), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_forward_that_disagrees_is_given_up_for_good(transformer: Any, caplog: Any) -> None:
+    field, expected = Fast(transformer), answer(Plain(transformer))
+    field.trusted = False
+    field.hear(C)  # reads the weights
+    field.dit.tables = field.dit.tables + 1  # as a kernel that is wrong would be
+    running = field.hear(C)
+    assert torch.equal(answer(field), expected)
+    assert field.dit is None and "cannot be used here" in caplog.text and "off." in caplog.text
+    with torch.no_grad():
+        assert torch.equal(running(X, 0.5, True), expected)  # a song that had begun
+    assert torch.equal(answer(field), expected)
+
+
+def test_a_forward_that_fails_while_it_listens_is_given_up(transformer: Any, caplog: Any) -> None:
+    field, expected = Fast(transformer), answer(Plain(transformer))
+    field.hear(C)
+    del field.dit.into_context
+    assert torch.equal(answer(field), expected)
+    assert field.dit is None and "cannot be used here" in caplog.text
+
+
+def test_running_out_of_memory_is_no_reason_to_be_slow(transformer: Any) -> None:
+    class Full:
+        def hear(self, *_: Any) -> None:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    field = Fast(transformer)
+    field.dit = Full()
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        answer(field)
+    assert field.dit is not None
