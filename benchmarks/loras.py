@@ -10,6 +10,7 @@ the bookkeeping is of interest. Each figure is the median of its runs; forwards 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -22,6 +23,7 @@ import numpy as np
 import checkpoints
 import lora_layouts
 import lora_stack
+import velocity
 from benchmarks.song import machine
 from fields import Stacked
 from lora_adapters import Adapters
@@ -29,6 +31,7 @@ from lora_stack import Model
 from random_checkpoint import XL_SFT
 from settings import Checkpoint, checkpoint_for, read
 from sound import Lora
+from velocity import Conditions
 
 BUDGET_MS = 50  # for an unchanged stack
 
@@ -76,20 +79,23 @@ def milliseconds(work: Callable[[], Any], sync: Callable[[], None]) -> float:
     return 1000 * (time.perf_counter() - begun)
 
 
-def forward(transformer: Any, seconds: float) -> Callable[[], Any]:
-    """One forward with a batch of two, as a guided step makes it."""
+def hearing(transformer: Any, seconds: float) -> Callable[[], Callable[[], Any]]:
+    """Hears a song of so many seconds with the LoRAs that are attached, and gives a guided step of it, warmed up."""
     import torch
 
     config, like = transformer.config, {"device": transformer.device, "dtype": transformer.dtype}
     frames, channels = round(25 * seconds), config.audio_acoustic_hidden_dim
-    known = {
-        "hidden_states": torch.randn(2, frames, channels, **like),
-        "timestep": torch.full((2,), 0.5, **like),
-        "timestep_r": torch.full((2,), 0.5, **like),
-        "encoder_hidden_states": torch.randn(2, 400, config.encoder_hidden_size, **like),
-        "context_latents": torch.randn(2, frames, config.in_channels - channels, **like),
-    }
-    return lambda: transformer(**known, return_dict=False)
+    words = (torch.randn(1, length, config.encoder_hidden_size, **like) for length in (400, 1))
+    conditions = Conditions(*words, torch.randn(1, frames, config.in_channels - channels, **like))
+    field, x = velocity.of(transformer, read().fast), torch.randn(1, frames, channels, **like)
+
+    def heard() -> Callable[[], Any]:
+        step = functools.partial(field.hear(conditions), x, 0.5, True)
+        for _ in range(3):  # the check, the first call of a shape, and its capture
+            step()
+        return step
+
+    return heard
 
 
 def main() -> None:
@@ -144,16 +150,15 @@ def bookkeeping(adapters: Adapters, loras: tuple[Lora, ...], runs: int, sync: Ca
 
 def steps(pipe: Any, loras: tuple[Lora, ...], asked: argparse.Namespace, sync: Callable[[], None]) -> None:
     """What a forward takes with none, one, two and three of them, and with those of the last song switched off."""
-    adapters, step = Adapters(pipe), forward(pipe.transformer, asked.seconds)
+    adapters, heard = Adapters(pipe), hearing(pipe.transformer, asked.seconds)
     pipe.unload_lora_weights()
-    for _ in range(2):
-        milliseconds(step, sync)  # warms up
+    step = heard()
     clean = statistics.median(milliseconds(step, sync) for _ in range(asked.runs))
     figures: dict[int, list[float]] = {count: [] for count in range(len(loras) + 1)}
     for _ in range(asked.runs):
         for count in sorted(figures, reverse=True):  # the most first: then "none" has them all switched off
             with adapters.attached([Stacked(lora=which, strength=0.5) for which in loras[:count]]):
-                figures[count].append(milliseconds(step, sync))
+                figures[count].append(milliseconds(heard(), sync))
     print(f"A forward of {asked.seconds:g} s, two in a batch: {clean:.1f} ms before any LoRA was loaded\n")
     print("| LoRAs | ms | ratio to none |\n| --- | --- | --- |")
     none = statistics.median(figures[0])
