@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from attend import Blocks, Field, Packed, over
 from causal_lm import fused
 from graphs import Replays
+from low_rank import Low, base, linear, pairs
 
 if TYPE_CHECKING:
     import torch
 
+EMBEDDING = ("linear_1", "linear_2", "time_proj")  # the parts of the embedding of the noise level
 FIELDS = 8  # attentions kept by rows and length
-Low = tuple["torch.Tensor", "torch.Tensor"] | None  # what LoRAs add to a matrix: A [rank, in] and B [out, rank]
 
 
 @dataclass(frozen=True)
@@ -48,33 +49,33 @@ class _Layer:
         return cls(
             block,
             near,
-            q=_base(own.to_q).weight.data,
-            kv=fused(_base(own.to_k), _base(own.to_v)),
-            out=_base(own.to_out[0]).weight.data,
-            read=_base(other.to_q).weight.data,
-            told=_base(other.to_out[0]).weight.data,
-            up=fused(_base(mlp.gate_proj), _base(mlp.up_proj)),
-            down=_base(mlp.down_proj).weight.data,
+            q=base(own.to_q).weight.data,
+            kv=fused(base(own.to_k), base(own.to_v)),
+            out=base(own.to_out[0]).weight.data,
+            read=base(other.to_q).weight.data,
+            told=base(other.to_out[0]).weight.data,
+            up=fused(base(mlp.gate_proj), base(mlp.up_proj)),
+            down=base(mlp.down_proj).weight.data,
         )
 
     def lows(self) -> dict[str, Low]:
         """What the LoRAs attached now add to each."""
         own, other, mlp = self.block.self_attn, self.block.cross_attn, self.block.mlp
-        found = {
-            "q": _low(own.to_q),
-            "kv": _low(own.to_k, own.to_v),
-            "out": _low(own.to_out[0]),
-            "read": _low(other.to_q),
-            "told": _low(other.to_out[0]),
-            "up": _low(mlp.gate_proj, mlp.up_proj),
-            "down": _low(mlp.down_proj),
-        }
-        return {name: low for name, low in found.items() if low}
+        return pairs(
+            q=[own.to_q],
+            kv=[own.to_k, own.to_v],
+            out=[own.to_out[0]],
+            read=[other.to_q],
+            told=[other.to_out[0]],
+            up=[mlp.gate_proj, mlp.up_proj],
+            down=[mlp.down_proj],
+        )
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What one song hears, the same in every step. `length` is in latent frames; `lows` has a mapping for each layer.
+    """What one song hears, the same in every step. `length` is in latent frames; `lows` has a mapping for each layer
+    and one for the embedding of the noise level.
 
     keys, values [layers, words, kv, d] and their `ends` (0, words); `still` [layers, D] is what the unconditional half
     gets from the words; `context` [N, D]; cos, sin [N, 1, d / 2]; `past` [D] and [6, D] the embedding of r = t.
@@ -93,8 +94,13 @@ class Heard:
 
     def tensors(self) -> list[torch.Tensor]:
         """All of them, in an order of their own."""
-        low = [t for lows in self.lows for pair in lows.values() for t in pair]
-        return [self.keys, self.values, self.ends, self.still, self.context, self.cos, self.sin, *self.past, *low]
+        own = [t for lows in self.lows for pair in lows.values() for t in pair]
+        return [self.keys, self.values, self.ends, self.still, self.context, self.cos, self.sin, *self.past, *own]
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What tells it from others of the same shapes: its length, and what the LoRAs change."""
+        return (self.length, *map(tuple, self.lows))
 
     def of(self, tensors: Sequence[torch.Tensor]) -> Heard:
         """The same with these in their places."""
@@ -183,8 +189,12 @@ class Dit:
             cos,
             sin,
             (past[0], projected[0]),
-            [layer.lows() for layer in self.layers],
+            [layer.lows() for layer in self.layers] + [self._embedding_lows()],
         )
+
+    def _embedding_lows(self) -> dict[str, Low]:
+        """What the LoRAs attached now add to the embedding of the noise level."""
+        return pairs(**{name: [getattr(self.transformer.time_embed, name)] for name in EMBEDDING})
 
     def _words(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Keys and values of all words but the last, [layers, L, kv, d], and what the last alone answers, [layers, D]."""
@@ -233,7 +243,10 @@ class Dit:
         n = -(-x.shape[1] // self.patch)
         attention = self._attention(Field(len(x) * (2 if guided else 1), n, self.window))
         return self.replays(
-            attention.field, lambda heard, x, level: self._forward(heard, x, level, attention), heard, (x, level)
+            (attention.field, heard.parts),
+            lambda heard, x, level: self._forward(heard, x, level, attention),
+            heard,
+            (x, level),
         )
 
     def _forward(self, heard: Heard, x: torch.Tensor, level: torch.Tensor, attention: Packed | Blocks) -> torch.Tensor:
@@ -256,7 +269,7 @@ class Dit:
 
     def _step(self, heard: Heard, level: torch.Tensor) -> _Step:
         own = self.transformer
-        embedded, projected = own.time_embed(level)
+        embedded, projected = self._embedded(level, heard.lows[-1])
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (self.tables + (projected + heard.past[1])).unbind(1)
         out_shift, out_scale = (own.scale_shift_table[0] + (embedded + heard.past[0])).unbind(0)
         return _Step(
@@ -270,18 +283,30 @@ class Dit:
             out_shift,
         )
 
+    def _embedded(self, level: torch.Tensor, lows: dict[str, Low]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The noise level [1] as the model knows it: [1, D], and [1, 6, D] for the layers."""
+        own = self.transformer.time_embed
+
+        def through(name: str, x: torch.Tensor) -> torch.Tensor:
+            part = base(getattr(own, name))
+            return linear(x, part.weight, lows.get(name), part.bias)
+
+        waves = own.time_sinusoid(level * own.scale).to(level.dtype)
+        embedded = through("linear_2", own.act1(through("linear_1", waves)))
+        return embedded, through("time_proj", own.act2(embedded)).unflatten(1, (6, -1))
+
     def _look(self, heard: Heard, step: _Step, i: int, h: torch.Tensor, attention: Packed | Blocks) -> None:
         """Attention to the song itself, added to the tokens h [M, D]."""
         from torch.nn import functional as F
 
         layer, lows, own = self.layers[i], heard.lows[i], self.layers[i].block.self_attn
         x = F.rms_norm(h, h.shape[-1:], step.norm[i], self.eps).add_(step.shift[i])
-        q = _linear(x, layer.q, lows.get("q")).unflatten(-1, (self.heads, self.d))
-        k, v = _linear(x, layer.kv, lows.get("kv")).unflatten(-1, (2, self.kv, self.d)).unbind(1)
+        q = linear(x, layer.q, lows.get("q")).unflatten(-1, (self.heads, self.d))
+        k, v = linear(x, layer.kv, lows.get("kv")).unflatten(-1, (2, self.kv, self.d)).unbind(1)
         q = self._turned(F.rms_norm(q, (self.d,), own.norm_q.weight, self.eps), heard)
         k = self._turned(F.rms_norm(k, (self.d,), own.norm_k.weight, self.eps), heard)
         seen = (attention.near if layer.near else attention.full)(q, k, v)
-        h.addcmul_(_linear(seen, layer.out, lows.get("out")), step.gate[i])
+        h.addcmul_(linear(seen, layer.out, lows.get("out")), step.gate[i])
 
     def _turned(self, x: torch.Tensor, heard: Heard) -> torch.Tensor:
         """Queries or keys [M, heads, d] turned by their places: x cos + x' sin, where ' swaps the halves and negates one."""
@@ -300,7 +325,7 @@ class Dit:
 
         layer, lows, other = self.layers[i], heard.lows[i], self.layers[i].block.cross_attn
         x = F.rms_norm(h, h.shape[-1:], layer.block.cross_attn_norm.weight, self.eps)
-        q = _linear(x, layer.read, lows.get("read")).unflatten(-1, (self.heads, self.d))
+        q = linear(x, layer.read, lows.get("read")).unflatten(-1, (self.heads, self.d))
         q = F.rms_norm(q, (self.d,), other.norm_q.weight, self.eps)
         seen = attention.read(q, heard.keys[i], heard.values[i], heard.ends)
         h.addmm_(seen, layer.told.T)
@@ -313,35 +338,6 @@ class Dit:
 
         layer, lows = self.layers[i], heard.lows[i]
         x = F.rms_norm(h, h.shape[-1:], step.mlp_norm[i], self.eps).add_(step.mlp_shift[i])
-        gate, up = _linear(x, layer.up, lows.get("up")).chunk(2, dim=-1)
+        gate, up = linear(x, layer.up, lows.get("up")).chunk(2, dim=-1)
         opened = F.silu(gate, inplace=True).mul_(up)
-        h.addcmul_(_linear(opened, layer.down, lows.get("down")), step.mlp_gate[i])
-
-
-def _base(part: Any) -> Any:
-    """The transformer's own module, also where PEFT's layer stands around it."""
-    return getattr(part, "base_layer", part)
-
-
-def _low(*parts: Any) -> Low:
-    """What the LoRAs on linear layers that hear the same add to their answers side by side; None without any."""
-    import torch
-
-    a, b, begin, wide = [], [], 0, sum(len(_base(part).weight) for part in parts)
-    for part in parts:
-        end = begin + len(_base(part).weight)
-        for key in getattr(part, "active_adapters", ()):
-            if key in part.lora_A:
-                a.append(part.lora_A[key].weight.data)
-                b.append(a[-1].new_zeros(wide, len(a[-1])))
-                b[-1][begin:end] = part.lora_B[key].weight.data * part.scaling[key]
-        begin = end
-    return (torch.cat(a), torch.cat(b, dim=1)) if a else None
-
-
-def _linear(x: torch.Tensor, weight: torch.Tensor, low: Low) -> torch.Tensor:
-    """x W^T, and what LoRAs add."""
-    from torch.nn import functional as F
-
-    y = F.linear(x, weight)
-    return y.addmm_(x @ low[0].T, low[1].T) if low else y
+        h.addcmul_(linear(opened, layer.down, lows.get("down")), step.mlp_gate[i])

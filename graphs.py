@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -31,13 +32,16 @@ class Replays:
     """Calls of a function of tensors, replayed as CUDA graphs from the second call of a shape on.
 
     The first call of a shape runs as it is, which also sets up what libraries set up at their first call. The graphs
-    share one pool of memory; the least lately used goes when there are more than MOST. A shape that cannot be captured
-    runs as it is for good, and the log says so.
+    share one pool of memory; the least lately used goes when there are more than MOST. When one cannot be captured, all
+    calls run as they are from then on, and the log says so.
+
+    What a function reads has to be in its arguments, or stay where it is for good, as weights do.
     """
 
     def __init__(self, on: bool) -> None:
         self.on = on
-        self.met: OrderedDict[Hashable, _Caught | None] = OrderedDict()
+        self.caught: OrderedDict[Hashable, _Caught] = OrderedDict()
+        self.last: Hashable = None  # the shape of the last call
         self.pool: Any = None
 
     def __call__(
@@ -54,23 +58,24 @@ class Replays:
     def _replayed(self, key: Any, function: Any, standing: Any, moving: Any) -> torch.Tensor:  # pragma: no cover
         tensors = standing.tensors()
         key = (key, tuple((t.shape, t.dtype) for t in (*tensors, *moving)))
-        if key not in self.met:
-            self.met[key] = None
+        again, self.last = key == self.last, key
+        if key not in self.caught and not again:
             return function(standing, *moving)
-        caught = self.met[key]
-        if caught is None:
+        if key not in self.caught:
             try:
-                caught = self.met[key] = self._catch(function, standing, moving)
+                self.caught[key] = self._catch(function, standing, moving)
             except RuntimeError:
-                log.warning("A step could not be captured; songs of this length take longer.", exc_info=True)
+                log.warning("A step could not be captured; songs take longer.", exc_info=True)
                 self.on = False
                 return function(standing, *moving)
-            self._forget()
-        self.met.move_to_end(key)
-        if caught.held is not standing:
+            while len(self.caught) > MOST:
+                self.caught.popitem(last=False)
+        self.caught.move_to_end(key)
+        caught = self.caught[key]
+        if caught.held() is not standing:
             for here, there in zip(caught.standing, tensors, strict=True):
                 here.copy_(there)
-            caught.held = standing
+            caught.held = weakref.ref(standing)
         for here, there in zip(caught.moving, moving, strict=True):
             here.copy_(there)
         caught.graph.replay()
@@ -86,9 +91,4 @@ class Replays:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             out = function(standing.of(own), *fresh)
-        return _Caught(graph, own, fresh, out, standing)
-
-    def _forget(self) -> None:  # pragma: no cover
-        kept = [key for key, caught in self.met.items() if caught]
-        for key in kept[: max(len(kept) - MOST, 0)]:
-            del self.met[key]
+        return _Caught(graph, own, fresh, out, weakref.ref(standing))

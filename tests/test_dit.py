@@ -72,12 +72,16 @@ def test_loras_sound_as_on_diffusers_forward_and_leave_nothing(pipe: Any, tmp_pa
         stack.append(Stacked(lora=lora_stack.admit(path[0], model), strength=strength))
     c, x, own, adapters = conditions(50), noise(50), dit.Dit(pipe.transformer), Adapters(pipe)
     bare = fast(own, c, x, True)
+    with torch.no_grad():
+        kinds = {own.hear(c.cond, c.null, c.context).parts}
     with adapters.attached(stack):
+        kinds.add(own.hear(c.cond, c.null, c.context).parts)
         expected, found = plain(pipe.transformer, c, x, True), fast(own, c, x, True)
         torch.testing.assert_close(fast(dit.Dit(pipe.transformer), c, x, True), found)  # built while they are there
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (found - bare).norm() > 0.01 * bare.norm()
     assert torch.equal(fast(own, c, x, True), bare)
+    assert len(kinds) == 2  # a graph of the one must not play for the other
 
 
 def test_what_is_heard_can_stand_in_other_tensors(pipe: Any) -> None:

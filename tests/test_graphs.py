@@ -16,4 +16,4 @@ def test_a_call_goes_straight_through_where_nothing_is_captured() -> None:
 
     for _ in range(3):
         assert replays("key", double, "song", (torch.ones(2),)).tolist() == [2, 2]
-    assert seen == ["song"] * 3 and not replays.met
+    assert seen == ["song"] * 3 and not replays.caught
