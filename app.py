@@ -72,7 +72,7 @@ def studio() -> Any:
         stacking.joins(page)
         receiving.joins(page)
         keeping.joins(page)
-        estimating.joins(page)
+        estimating.joins(page, blocks)
         choosing.joins(page, desk)
         returning.joins(page, blocks)
     api.joins(blocks, GPU_QUEUE, READ_QUEUE)

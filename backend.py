@@ -79,6 +79,11 @@ def checkpoint() -> Checkpoint:
     return checkpoint_for(model, checkpoints.device() if not model else "cpu")
 
 
+def loaded() -> bool:
+    """Whether the engine of this process is there: the next song does not wait for it."""
+    return _engine is not None
+
+
 def get_backend() -> Any:
     """The one engine of this process, built by the first caller. A failed build is not remembered.
 
@@ -174,7 +179,7 @@ def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> 
     not raise.
     """
     bounds = read()
-    estimate = max(int(costs.gpu_seconds(request)), bounds.gpu_min_s)
+    estimate = max(int(costs.gpu_seconds(request, checkpoint().key)), bounds.gpu_min_s)
     return int(min(estimate * multiplier, bounds.gpu_max_s))
 
 
@@ -263,12 +268,13 @@ def answer(request: Asked) -> Iterator[Progress | Answer]:
 
 
 def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Answer]:
+    cold = not loaded()
     try:
         for event in run_gpu(request, multiplier):
             if isinstance(event, Failure):
                 raise event.error()
             if isinstance(event, Sound):
-                _compare(request, event, gpu_seconds(request, multiplier))
+                _compare(request, event, gpu_seconds(request, multiplier), cold)
             yield event
     except StudioError:
         raise
@@ -276,10 +282,11 @@ def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Answer]:
         raise _of_zero_gpu(error) from error
 
 
-def _compare(request: SongRequest, sound: Sound, asked: int) -> None:
-    """Learn from the time a song took, and say in the log when it came near what was asked of ZeroGPU for it."""
+def _compare(request: SongRequest, sound: Sound, asked: int, cold: bool) -> None:
+    """Learn from the times a song took, and say in the log when it came near what was asked of ZeroGPU for it."""
     took = sound.timings.get("total_s", 0)
-    costs.learn(costs.Work.of(request, planner_row() is not None), checkpoints.device(), checkpoint().key, took)
+    work = costs.Work.of(request, planner_row() is not None, cold)
+    costs.learn(work, checkpoints.device(), checkpoint().key, sound.timings)
     if read().zero_gpu and took > 0.8 * asked:
         log.warning("song took %.0f s of the %d s asked for", took, asked)
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 # What a song's time depends on, besides the length of its source.
 COUNTS = ("inference_steps", "guidance_scale", "thinking", "loras", "plan", "duration_s", "extra_duration_s")
-COUNTS += ("context_s", "sub_mode", "regions", "n_min", "n_max", "n_avg")
+COUNTS += ("context_s", "sub_mode", "regions", "n_min", "n_max", "n_avg", "reference_audio")
 
 
-def joins(page: Page) -> None:
+def joins(page: Page, blocks: Any) -> None:
     """Attach the times to the buttons, and keep them true when a control changes: in the browser, so that typing asks nothing."""
     import gradio as gr
 
@@ -37,7 +37,8 @@ def joins(page: Page) -> None:
     sources, buttons = [*parts, page.lengths, page.pace], [tab.button for tab in page.tabs]
     js = f"(...values) => window.studio.time({json.dumps(told)}, values)"
     gr.on([part.change for part in sources], None, sources, buttons, js=js, **QUIET)
-    page.last.change(pace, None, page.pace, queue=False, **QUIET)
+    # A page that comes up late must know what was loaded and learned since the studio was started.
+    gr.on([blocks.load, page.last.change], pace, None, page.pace, queue=False, **QUIET)
 
 
 def words(tab: Tab, values: dict[str, Any], length: float | None = None) -> str:
@@ -47,9 +48,12 @@ def words(tab: Tab, values: dict[str, Any], length: float | None = None) -> str:
 
 
 def pace() -> dict[str, float]:
-    """What the browser has to know to tell the same times: the costs of this machine, and what was learned since."""
+    """What the browser has to know to tell the same times: the costs of this machine, and whether the next song pays for
+    a planner and for loading.
+    """
     device, model = checkpoints.device(), backend.checkpoint().key
-    return costs.told(device, model) | {"thinks": float(backend.planner_row() is not None)}
+    now = {"thinks": float(backend.planner_row() is not None), "cold": float(not backend.loaded())}
+    return costs.told(device, model) | now
 
 
 def expected(mode: type[SongRequest], values: dict[str, Any], length: float | None) -> float | None:
@@ -58,12 +62,19 @@ def expected(mode: type[SongRequest], values: dict[str, Any], length: float | No
 
     try:
         seconds = made(mode, values, length)
-        forwards, guided = values["inference_steps"] * _passes(mode, values), values["guidance_scale"] > 1
         thinks = backend.planner_row() is not None
         brought = ((values["plan"] or {}).get("plan") or {}).get("codes")
         coded = mode is Generate and thinks and values["thinking"] and not brought
-        loras = len(lora_panel.rows(values["loras"]))
-        work = costs.Work(forwards, seconds, guided, codes_for(seconds) if coded else 0, thinks, loras)
+        work = costs.Work(
+            forwards=values["inference_steps"] * _passes(mode, values),
+            seconds=seconds,
+            heard=heard(mode, values, seconds),
+            guided=values["guidance_scale"] > 1,
+            codes=codes_for(seconds) if coded else 0,
+            thinks=thinks,
+            loras=len(lora_panel.rows(values["loras"])),
+            cold=not backend.loaded(),
+        )
     except TypeError:  # an empty box, a source that is missing
         return None
     return costs.expected(work, checkpoints.device(), backend.checkpoint().key)
@@ -80,6 +91,15 @@ def made(mode: type[SongRequest], values: dict[str, Any], length: float | None) 
         edges = [edge for region in marked for edge in region if edge is not None] or [0.0]
         return min(length, max(REPAINT_CONTEXT_S, max(edges) - min(edges) + REPAINT_AROUND_S))
     return float(length)
+
+
+def heard(mode: type[SongRequest], values: dict[str, Any], seconds: float) -> float:
+    """Seconds of recordings that the engine listens to before it makes its `seconds`."""
+    if mode is Generate:
+        return 0.0
+    if mode is Extend:
+        return seconds - values["extra_duration_s"]
+    return seconds + (costs.REFERENCE_S if values.get("reference_audio") else 0)
 
 
 def _passes(mode: type[SongRequest], values: dict[str, Any]) -> float:

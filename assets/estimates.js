@@ -1,6 +1,6 @@
 // How long a song will take, for the button that begins it: the sum of costs.py and estimating.py, done while one types.
 (() => {
-    const CODE_RATE = 5, REPAINT_CONTEXT_S = 60, REPAINT_AROUND_S = 30;
+    const CODE_RATE = 5, REPAINT_CONTEXT_S = 60, REPAINT_AROUND_S = 30, REFERENCE_S = 30;
     const number = value => (typeof value === 'number' ? value : NaN);
 
     function about(seconds) {
@@ -19,6 +19,13 @@
         return Math.min(length, Math.max(REPAINT_CONTEXT_S, span + REPAINT_AROUND_S));
     }
 
+    /** Seconds of recordings that the engine listens to first. */
+    function heard(mode, is, seconds) {
+        if (mode === 'generate') return 0;
+        if (mode === 'extend') return seconds - number(is.extra_duration_s);
+        return seconds + (is.reference_audio ? REFERENCE_S : 0);
+    }
+
     function passes(mode, is) {
         if (mode !== 'edit' || is.sub_mode === 'repaint') return 1;
         const first = number(is.n_min), last = Math.max(first, number(is.n_max));
@@ -30,14 +37,30 @@
         return count + (count % 2);
     }
 
+    /** Seconds of a song: how much of everything it takes, as `Work.parts` of costs.py counts it, at what this machine takes. */
     function expected(mode, is, length, pace) {
-        const seconds = made(mode, is, length), forwards = number(is.inference_steps) * passes(mode, is);
-        const scale = number(is.guidance_scale), guided = Number.isNaN(scale) ? NaN : scale > 1 ? 1 : pace.unguided;
+        const seconds = made(mode, is, length), steps = number(is.inference_steps) * passes(mode, is);
+        const scale = number(is.guidance_scale), guided = Number.isNaN(scale) ? NaN : Number(scale > 1);
         const coded = mode === 'generate' && pace.thinks && is.thinking && !is.plan?.plan?.codes?.length;
-        const song = forwards * (pace.step_s + seconds * pace.step_s_per_s) * guided;
-        const rest = seconds * (pace.decode_s_per_s + pace.listen_s_per_s) + pace.thinks * pace.think_s
-            + (coded ? codes(seconds) * pace.code_s : 0) + (is.loras?.loras?.length ?? 0) * pace.lora_s;
-        return (song + rest) * pace.learned;
+        const loras = is.loras?.loras?.length ?? 0;
+        const parts = {
+            load_s: pace.cold,
+            planner_load_s: pace.cold * pace.thinks,
+            thought_s: pace.thinks,
+            code_s: coded ? codes(seconds) : 0,
+            read_s: 1,
+            heard_s: heard(mode, is, seconds),
+            lora_s: loras,
+            step_s: steps,
+            step_s_per_s: steps * seconds,
+            guided_s: steps * guided,
+            guided_s_per_s: steps * guided * seconds,
+            lora_step_s: steps * loras,
+            lora_step_s_per_s: steps * loras * (1 + guided) * seconds,
+            decode_s: 1,
+            decode_s_per_s: seconds,
+        };
+        return Object.entries(parts).reduce((sum, [name, count]) => sum + count * pace[name], 0);
     }
 
     /**

@@ -123,7 +123,7 @@ def test_gpu_seconds_count_the_sketch_and_a_draft(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ACE_GPU_MIN_S", "1")
     for length in (60, 600):
         sketch = seconds(duration_s=length) - seconds(duration_s=length, thinking=False)
-        assert abs(sketch - costs.MARGIN * 5 * length * costs.CODE_S) <= 1
+        assert abs(sketch - costs.MARGIN * 5 * length * costs.COSTS["cuda"]["code_s"]) <= 1
     draft = backend.gpu_seconds(Write.parse({"query": "rain"}))
     assert costs.COLD_START_S < draft < 120
 

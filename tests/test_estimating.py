@@ -6,12 +6,13 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from test_ui import desk
 
+import ace_pipeline
 import backend
 import checkpoints
 import costs
@@ -20,7 +21,7 @@ import ui
 from estimating import COUNTS, expected, made, pace, words
 from remakes import MODES, Cover, Edit, Extend
 from settings import ROOT
-from song import Generate, SongRequest, controls
+from song import Generate, SongRequest, codes_for, controls
 from sound import SAMPLE_RATE, AudioClip, Lora, Progress, Sound
 from tabs import Tab
 
@@ -33,6 +34,7 @@ SONGS: list[tuple[type[SongRequest], int, dict[str, Any]]] = [
     (Generate, 0, {"guidance_scale": 1}),
     (Cover, 8, {}),
     (Cover, 70, {"inference_steps": 80}),
+    (Cover, 8, {"guidance_scale": 1}),
     (Extend, 8, {"extra_duration_s": 20}),
     (Extend, 70, {"context_s": 5}),
     (Edit, 8, {}),
@@ -46,11 +48,12 @@ SONGS: list[tuple[type[SongRequest], int, dict[str, Any]]] = [
 
 @pytest.fixture(autouse=True)
 def own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo model on a CPU that has made no song yet, with a planner."""
+    """The demo model on a CPU, loaded, with a planner and no song yet."""
     monkeypatch.setenv("ACE_MODEL", "demo")
     monkeypatch.setenv("ACE_PLANNER", "random:1.7B")
     monkeypatch.setattr(checkpoints, "device", lambda: "cpu")
-    monkeypatch.setattr(costs, "_learned", {})
+    monkeypatch.setattr(costs, "_beliefs", {})
+    monkeypatch.setattr(backend, "_engine", Timed())
 
 
 def on_page(mode: type[SongRequest], **values: Any) -> dict[str, Any]:
@@ -86,7 +89,9 @@ def test_each_lora_on_the_stack_takes_its_time() -> None:
     )
     loras = [{"lora": Lora("/a", name, name, 1, 8, {})} for name in "ab"]
     cost = costs.expected(costs.Work.of(request(Generate, 0, loras=loras)), "cpu", "demo")
-    assert two == pytest.approx(cost) and two == pytest.approx(none + 2 * costs.LORA_S)
+    assert two == pytest.approx(cost) and two > none + 2 * costs.COSTS["cpu"]["lora_s"], (
+        "loaded once, heard in each step"
+    )
 
 
 def test_without_a_planner_nothing_is_thought_or_sketched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,26 +100,41 @@ def test_without_a_planner_nothing_is_thought_or_sketched(monkeypatch: pytest.Mo
     brought = expected(Generate, thinking | {"plan": {"plan": {"codes": "1 2"}}}, None)
     monkeypatch.setenv("ACE_PLANNER", "none")
     bare = expected(Generate, thinking, None)
-    assert sketched > thought == brought == pytest.approx(bare + costs.THINK_S)
+    assert sketched > thought == brought == pytest.approx(bare + costs.COSTS["cpu"]["thought_s"])
     assert expected(Generate, plain, None) == bare
 
 
 def test_times_are_of_this_machine_and_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = on_page(Generate)
     here = expected(Generate, shown, None)
-    costs.learn(costs.Work(27, 30), "cpu", "demo", 1_000)
+    costs.learn(costs.Work(27, 30), "cpu", "demo", {"denoise_s": 1_000})
     assert expected(Generate, shown, None) > 5 * here
     monkeypatch.setattr(checkpoints, "device", lambda: "cuda")
     there = expected(Generate, shown, None)
     monkeypatch.setenv("ACE_MODEL", "xl-turbo")
-    assert there == expected(Generate, shown, None) == costs.Work.of(request(Generate, 0)).on(costs.COSTS["cuda"])
+    assert (
+        there == expected(Generate, shown, None) == costs.expected(costs.Work.of(request(Generate, 0)), "cuda", "any")
+    )
+
+
+def test_a_model_that_has_to_be_loaded_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost, loaded = costs.COSTS["cpu"], expected(Generate, on_page(Generate), None)
+    monkeypatch.setattr(backend, "_engine", None)
+    assert pace()["cold"] == 1
+    both = cost["load_s"] + cost["planner_load_s"]
+    assert expected(Generate, on_page(Generate), None) == pytest.approx(loaded + both)
+    monkeypatch.setenv("ACE_PLANNER", "none")
+    alone = loaded - cost["thought_s"] - codes_for(30) * cost["code_s"]
+    assert expected(Generate, on_page(Generate), None) == pytest.approx(alone + cost["load_s"])
 
 
 class Timed:
     """An engine that says how long its songs took."""
 
     def sing(self, request: Any, report: Callable[[Progress], None]) -> Sound:
-        return Sound(np.zeros((2, 4), np.float32), SAMPLE_RATE, {"total_s": 40.0}, {"key": "fake"})
+        return Sound(np.zeros((2, 4), np.float32), SAMPLE_RATE, self.timings, {"key": "fake"})
+
+    timings: ClassVar = {"conditioning_s": 0.0, "denoise_s": 30.0, "decode_s": 10.0, "per_step_s": 1.0, "total_s": 40.0}
 
 
 @pytest.mark.parametrize("planner", ["none", "random:1.7B"])
@@ -122,10 +142,22 @@ def test_after_a_song_the_same_song_is_expected_to_take_as_long(planner: str, mo
     made = request(Generate, 0, plan={"bpm": 90}, thinking=False)
     shown = on_page(Generate, plan={"bpm": 90}, thinking=False)
     monkeypatch.setenv("ACE_PLANNER", planner)
-    monkeypatch.setattr(backend, "_engine", Timed())
     for _ in range(3):
         assert isinstance(list(backend.answer(made))[-1], Sound)
-    assert expected(Generate, shown, None) == pytest.approx(40, rel=0.05)
+    thought = costs.COSTS["cpu"]["thought_s"] if planner != "none" else 0
+    assert expected(Generate, shown, None) == pytest.approx(40 + thought, rel=0.05)
+
+
+def test_from_the_song_that_loaded_the_model_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = expected(Generate, on_page(Generate), None)
+    monkeypatch.setattr(backend, "_engine", None)
+    monkeypatch.setattr(ace_pipeline, "load", lambda *_: Timed())
+    monkeypatch.setenv("ACE_PLANNER", "none")
+    made = request(Generate, 0)
+    assert isinstance(list(backend.answer(made))[-1], Sound) and backend.loaded() and not costs._beliefs
+    assert isinstance(list(backend.answer(made))[-1], Sound) and costs._beliefs
+    monkeypatch.setenv("ACE_PLANNER", "random:1.7B")
+    assert expected(Generate, on_page(Generate), None) != before
 
 
 # What cannot be told
@@ -176,10 +208,14 @@ def browser() -> Callable[[list[Button]], list[str]]:
     return says
 
 
+@pytest.mark.parametrize("loaded", [True, False])
 @pytest.mark.parametrize("planner", ["none", "random:1.7B"])
-def test_the_browser_says_what_python_says(planner: str, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_browser_says_what_python_says(
+    planner: str, loaded: bool, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ACE_PLANNER", planner)
-    costs.learn(costs.Work(27, 30), "cpu", "demo", 31.7)
+    costs.learn(costs.Work(27, 30), "cpu", "demo", {"denoise_s": 31.7, "decode_s": 2.3})
+    monkeypatch.setattr(backend, "_engine", Timed() if loaded else None)
     buttons, said = [], []
     for mode, seconds, values in SONGS:
         tab, shown = Tab(mode, "Title", "Make it"), on_page(mode, **values) | {"loras": {"loras": [row("a")]}}
@@ -187,6 +223,15 @@ def test_the_browser_says_what_python_says(planner: str, browser: Any, monkeypat
         said.append(words(tab, shown, float(seconds)))
         assert said[-1] == f"Make it · {costs.about(expected(mode, shown, seconds))}"
     assert browser(buttons) == said and len(set(said)) > 4
+
+
+def test_a_timbre_reference_is_listened_to(browser: Any) -> None:
+    both = costs.Work.of(request(Cover, 8, reference_audio=CLIPS[8]))
+    shown = on_page(Cover) | {"reference_audio": {"path": "a.wav"}}
+    told, without = (expected(Cover, values, 8.0) for values in (shown, on_page(Cover)))
+    assert told == pytest.approx(costs.expected(both, "cpu", "demo"), rel=0.01) and told > without + 5
+    tab = Tab(Cover, "Title", "Make it")
+    assert browser([(tab, shown, {"cover": 8.0})]) == [f"Make it · {costs.about(told)}"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -204,7 +249,7 @@ def test_where_it_cannot_be_told_a_button_says_only_what_it_does(mode: type[Song
 @pytest.mark.parametrize("seconds", [0, 9.2, 60, 89.9, 149, 150, 151])
 def test_both_put_a_time_into_the_same_words(seconds: float, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tab, shown = Tab(Generate, "Title", "Make it"), on_page(Generate)
-    exact = dict.fromkeys(pace(), 0.0) | {"listen_s_per_s": seconds / shown["duration_s"], "learned": 1.0}
+    exact = dict.fromkeys(pace(), 0.0) | {"decode_s_per_s": seconds / shown["duration_s"]}
     monkeypatch.setattr(costs, "expected", lambda *_: seconds)
     monkeypatch.setattr(costs, "told", lambda *_: exact)
     assert [words(tab, shown)] == browser([(tab, shown, {})])
@@ -213,7 +258,7 @@ def test_both_put_a_time_into_the_same_words(seconds: float, browser: Any, monke
 def test_on_a_fresh_page_generate_has_its_time_and_what_lacks_its_song_has_not() -> None:
     blocks, page = ui.build(desk("demo"), "cpu")
     with blocks:
-        estimating.joins(page)
+        estimating.joins(page, blocks)
     first, *others = page.tabs
     assert first.button.value == f"Generate · {costs.about(expected(Generate, on_page(Generate), None))}"
     assert [tab.button.value for tab in others] == [tab.action for tab in others]
