@@ -179,7 +179,8 @@ def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> 
     not raise.
     """
     bounds = read()
-    estimate = max(int(costs.gpu_seconds(request, checkpoint().key)), bounds.gpu_min_s)
+    key = checkpoint_for(bounds.model, "cuda").key  # without asking torch what device there is
+    estimate = max(int(costs.gpu_seconds(request, key)), bounds.gpu_min_s)
     return int(min(estimate * multiplier, bounds.gpu_max_s))
 
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import backend
+import costs
 from errors import EngineFault, GpuAborted, GpuBusy, QuotaError, StudioError
 from song import DURATION_RANGE, KNOBS, Generate
 from sound import SAMPLE_RATE, Sound
@@ -87,6 +88,18 @@ def test_bounds_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert backend.gpu_seconds(REQUEST) == 90
     assert backend.gpu_seconds(REQUEST, 100.0) == 91
+
+
+def test_songs_that_took_longer_than_expected_ask_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setattr(costs, "_beliefs", {})
+    monkeypatch.setattr(backend, "_engine", object())  # built ahead
+    long = Generate.parse({"prompt": "rain", "duration_s": 600, "inference_steps": 80, "guidance_scale": 7, "seed": 5})
+    before = backend.gpu_seconds(long)
+    sound = Sound(SOUND.samples, SAMPLE_RATE, {"denoise_s": 150.0, "decode_s": 3.0, "total_s": 153.0}, {"key": "fake"})
+    monkeypatch.setattr(backend, "run_gpu", lambda *_: iter([sound]))
+    assert list(backend.answer(long)) == [sound]
+    assert before + 60 < backend.gpu_seconds(long) < 300
 
 
 # ZeroGPU's own errors
