@@ -23,6 +23,7 @@ from sampler import Guide, Morph, Noise, Schedule, denoise, flow_edit
 from settings import Checkpoint, read
 from song import Advanced, SongRequest
 from sound import LATENT_RATE, SAMPLE_RATE, AudioClip, Progress, Sound
+from tiers import WHOLE, Tier, leaving, woken
 
 if TYPE_CHECKING:
     import torch
@@ -53,12 +54,13 @@ class Clock:
 
 
 class Engine:
-    """One loaded checkpoint on one device ("cuda", "mps" or "cpu")."""
+    """One loaded checkpoint on one device ("cuda", "mps" or "cpu"), in the way of a tier."""
 
-    def __init__(self, pipe: Any, checkpoint: Checkpoint, device: str) -> None:
+    def __init__(self, pipe: Any, checkpoint: Checkpoint, device: str, tier: Tier = WHOLE) -> None:
         self.pipe = pipe
         self.checkpoint = checkpoint
         self.device = device
+        self.tier = tier
         self.conditioner = Conditioner(pipe, device)
         self.adapters = Adapters(pipe)
         self.field = velocity.of(pipe.transformer, read().fast)
@@ -73,12 +75,13 @@ class Engine:
         import torch
 
         clock, left = Clock(self.sync), set()
-        with torch.no_grad(), left_to_cpu(left):
-            score = self.conditioner.score(request, report)
+        with torch.no_grad(), left_to_cpu(left), leaving(self.pipe):
+            with leaving(self.pipe):
+                score = self.conditioner.score(request, report)
             clock.mark("conditioning_s")
             if request.loras:
                 report(Progress("Attaching the LoRAs"))
-            with self.adapters.attached(request.loras):
+            with self.adapters.attached(request.loras), leaving(self.pipe):  # the LoRAs leave with the transformer
                 if request.loras:
                     clock.mark("loras_s")
                 latents = self.denoise(score, request, report)
@@ -102,7 +105,7 @@ class Engine:
         """The audio codes of a recording, 5 a second. Raises EngineMissing when the model has no audio tokenizer."""
         import torch
 
-        with torch.no_grad():
+        with torch.no_grad(), leaving(self.pipe):
             return self.conditioner.codes(clip)
 
     def denoise(self, score: Score, request: SongRequest, report: Report = lambda _: None) -> torch.Tensor:
@@ -137,14 +140,15 @@ class Engine:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [1, T, C] to float32 samples [2, 1920 T] on the CPU, as the VAE gives them: no normalisation."""
-        vae = self.pipe.vae
-        vae.use_tiling = latents.shape[1] > TILE_ABOVE_S * LATENT_RATE
+        vae = woken(self.pipe.vae)
+        vae.use_tiling = latents.shape[1] > min(TILE_ABOVE_S, self.tier.tile_above_s) * LATENT_RATE
         return vae.decode(latents.transpose(1, 2).to(vae.dtype)).sample[0].float().cpu()
 
     def describe(self) -> dict[str, Any]:
         """Which model made a song, for its recipe."""
         dtype = str(self.pipe.transformer.dtype).removeprefix("torch.")
-        return {**self.checkpoint.facts, "device": self.device, "dtype": dtype}
+        shrunk = {"weights": "int8"} if self.tier.eight_bit else {}
+        return {**self.checkpoint.facts, "device": self.device, "dtype": dtype, **shrunk}
 
     def sync(self) -> None:
         """Wait until the device has done what it was told."""
@@ -168,6 +172,10 @@ def left_to_cpu(names: set[str]) -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def load(checkpoint: Checkpoint, device: str) -> Engine:
-    """The engine for a checkpoint on a device. Raises EngineMissing when its weights cannot be had."""
-    return Engine(checkpoints.pipeline(checkpoint, device), checkpoint, device)
+def load(checkpoint: Checkpoint, device: str, tier: Tier | None = None) -> Engine:
+    """The engine for a checkpoint on a device, in the way of a tier (default: the one for this machine).
+
+    Raises EngineMissing when its weights cannot be had or there is no room for them.
+    """
+    tier = tier or checkpoints.tier(checkpoint, device)
+    return Engine(checkpoints.pipeline(checkpoint, device, tier), checkpoint, device, tier)

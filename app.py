@@ -55,7 +55,7 @@ def studio() -> Any:
     models = (backend.checkpoint(), backend.lyricist_row())
     backend.stems_row()  # what is wrong with its setting is said now, not under a song
     off = (modes.unavailable(), drafting.unavailable(), stacking.offered(), finish.unavailable())
-    desk = Desk(*models, given, *off)
+    desk = Desk(*models, given, *off, backend.tier_name())
     blocks, page = ui.build(desk, checkpoints.device())
     with blocks:
         turns.joins(page)

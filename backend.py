@@ -25,6 +25,7 @@ import lora_layouts
 import lyrics_lm
 import planners
 import stems
+import tiers
 from afters import Separate
 from errors import (
     EngineMissing,
@@ -69,6 +70,7 @@ _lock = threading.Lock()  # one song at a time
 _building = threading.Lock()
 _engine: Any = None
 _planner: Any = None
+_tier: tiers.Tier | None = None  # chosen once, so that the header keeps its word
 _lyricists: dict[str, lyrics_lm.Lyricist] = {}  # by the key of their row
 _separators: dict[str, stems.Separator] = {}  # likewise
 
@@ -84,6 +86,25 @@ def loaded() -> bool:
     return _engine is not None
 
 
+def tier(local_only: bool = False) -> tiers.Tier:
+    """How the song model lives on this machine's device, by what was free when it was first asked.
+
+    Raises EngineMissing when there is no room, or when nothing is known of the model; `local_only` asks no network.
+    """
+    global _tier
+    if _tier is None:
+        _tier = checkpoints.tier(checkpoint(), checkpoints.device(), local_only)
+    return _tier
+
+
+def tier_name() -> str:
+    """What the page calls that tier, without asking the network; empty where there is none or none can be told yet."""
+    try:
+        return tier(local_only=True).name
+    except EngineMissing:  # which the first song says
+        return ""
+
+
 def get_backend() -> Any:
     """The one engine of this process, built by the first caller. A failed build is not remembered.
 
@@ -92,7 +113,7 @@ def get_backend() -> Any:
     global _engine
     with _building:
         if _engine is None:
-            _engine = ace_pipeline.load(checkpoint(), checkpoints.device())
+            _engine = ace_pipeline.load(checkpoint(), checkpoints.device(), tier())
         return _engine
 
 
@@ -121,7 +142,7 @@ def get_planner() -> Any:
     row, engine = planner_row(), get_backend()
     with _building:
         if _planner is None:
-            _planner = planners.load(row, engine.device, engine.pipe.tokenizer)
+            _planner = planners.load(row, engine.device, engine.pipe.tokenizer, engine.tier.shares)
         return _planner
 
 
@@ -224,7 +245,7 @@ def _answer(request: Asked, report: Any, put: Any) -> None:
             put(_made(request, report))
         except BaseException as error:  # a panic in a Rust extension is no Exception, and silence would hang the page
             _free_memory(error)
-            put(as_failure(error))
+            put(as_failure(tiers.out_of_room(_tier) if _tier and out_of_memory(error) else error))
         finally:
             _lock.release()
     except Stopped as error:
@@ -235,7 +256,12 @@ def _made(request: Asked, report: Any) -> Answer:
     if isinstance(request, Lyrics):
         if lyricist_row().key not in _lyricists:
             report(Progress("Loading the lyrics model; the first draft takes longer"))
-        return get_lyricist().write(request, report)
+        lyricist = get_lyricist()
+        try:
+            return lyricist.write(request, report)
+        finally:
+            if _tier and _tier.shares:
+                lyricist.lm.leave()
     if isinstance(request, Separate):
         if stems_row().key not in _separators:
             report(Progress("Loading the stems model; the first stems take longer"))

@@ -7,6 +7,7 @@ graph can hold it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -170,6 +171,24 @@ class Body:
         self.crossed = self.straight.roll(self.d // 2, -1)
         self.crossed[..., : self.d // 2].neg_()
         self.frequencies = stack.rotary_emb.inv_freq.float().repeat(2).to(self.table.device)
+
+    def on(self, device: Any) -> Body:
+        """The same weights on another device."""
+        there: dict[tuple[int, Any], torch.Tensor] = {}  # tied weights stay one
+
+        def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            if tensor is None:
+                return None
+            key = (tensor.data_ptr(), tensor.shape)
+            if key not in there:
+                there[key] = tensor.to(device)
+            return there[key]
+
+        other = copy.copy(self)
+        for name in ("table", "norm", "head", "straight", "crossed", "frequencies"):
+            setattr(other, name, moved(getattr(self, name)))
+        other.layers = [_Layer(**{name: moved(part) for name, part in vars(layer).items()}) for layer in self.layers]
+        return other
 
     def ids(self, ids: Any) -> torch.Tensor:
         """Tokens on the device, int64."""

@@ -12,9 +12,11 @@ from typing import Any
 from errors import EngineMissing, in_our_words, out_of_memory
 from random_checkpoint import XL_SFT, build
 from settings import DEMO_FOLDER, Checkpoint, PlannerRow, read
+from tiers import TIERS, WHOLE, Tier, out_of_room, place, tier_for
 
 GIB = 2**30
 XL = ("xl-sft", "xl-turbo")  # one architecture
+WIDE = 2048  # the transformer of a published model is at least so wide; narrower ones fit any card
 
 log = logging.getLogger("ace.checkpoints")
 
@@ -72,14 +74,31 @@ def folder(source: str, revision: str | None, within: str = "") -> Path:
     return Path(snapshot_download(source, revision=revision, allow_patterns=wanted)) / within
 
 
-def pipeline(checkpoint: Checkpoint, on: str) -> Any:
-    """The `AceStepPipeline` of a checkpoint on a device. Raises EngineMissing when its weights cannot be had."""
+def tier(checkpoint: Checkpoint, on: str, local_only: bool = False) -> Tier:
+    """How a checkpoint lives on a device: as ACE_TIER says, else by the memory that is free now; `local_only` as below.
+
+    Raises EngineMissing when there is no room, or when nothing is known of the checkpoint.
+    """
+    # An Apple GPU has the machine's own memory: what leaves it goes nowhere. ZeroGPU's cards are larger than any tier, and
+    # a worker is forked with its weights packed for them.
+    if on != "cuda" or read().zero_gpu:
+        return WHOLE
+    if transformer_config(checkpoint, local_only).get("hidden_size", 0) < WIDE:
+        return WHOLE
+    return TIERS[read().tier] if read().tier else tier_for(free_gib(on), checkpoint.name)
+
+
+def pipeline(checkpoint: Checkpoint, on: str, tier: Tier = WHOLE) -> Any:
+    """The `AceStepPipeline` of a checkpoint on a device, in the way of a tier.
+
+    Raises EngineMissing when its weights cannot be had.
+    """
     dtype = dtype_for(on)
     if checkpoint.random:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(DEMO_FOLDER / "tokenizer")
-        return build(XL_SFT, tokenizer, on, dtype)
+        return place(build(XL_SFT, tokenizer, "cpu" if tier.shares else on, dtype), on, tier)
     from diffusers import AceStepPipeline
 
     try:
@@ -90,8 +109,12 @@ def pipeline(checkpoint: Checkpoint, on: str) -> Any:
             checkpoint.source, revision=checkpoint.revision, dtype=dtype, use_safetensors=True
         )
         pipe.set_progress_bar_config(disable=True)
-        return pipe.to(on)
+        return place(pipe, on, tier)
+    except EngineMissing:
+        raise
     except Exception as error:
+        if out_of_memory(error):
+            raise out_of_room(tier) from error
         raise missing(checkpoint, error) from error
 
 

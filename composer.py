@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ace_pipeline import Engine
@@ -26,19 +27,29 @@ def answer(engine: Engine, planner: Callable[[], Planner] | None, request: Asked
         return _song(engine, planner, request, report)
     if planner is None:
         raise EngineMissing("There is no planner here.", "Set ACE_PLANNER to have one.")
-    mind = planner()
-    if isinstance(request, Describe):
-        report(Progress("Listening to the song"))
-        return mind.describe(request, engine.codes(request.source_audio), report)
-    return mind.write(request, report) if isinstance(request, Write) else mind.tidy(request, report)
+    with _turn(engine, planner()) as mind:
+        if isinstance(request, Describe):
+            report(Progress("Listening to the song"))
+            return mind.describe(request, engine.codes(request.source_audio), report)
+        return mind.write(request, report) if isinstance(request, Write) else mind.tidy(request, report)
+
+
+@contextmanager
+def _turn(engine: Engine, mind: Planner) -> Iterator[Planner]:
+    """The planner for as long as the block runs; then it leaves a card that it shares with the song."""
+    try:
+        yield mind
+    finally:
+        if engine.tier.shares:
+            mind.lm.leave()  # one of torch's: only those share a card
 
 
 def _song(engine: Engine, planner: Callable[[], Planner] | None, request: SongRequest, report: Report) -> Sound:
     planned, told = Planned(request.plan or Plan()), {}
     if planner and (request.open or (request.code_count and engine.conditioner.sketches)):
         try:
-            mind = planner()
-            planned = mind.plan(request, engine.conditioner.sketches, report)
+            with _turn(engine, planner()) as mind:
+                planned = mind.plan(request, engine.conditioner.sketches, report)
             told = {"name": mind.name}
         except Exception as error:
             if not isinstance(error, EngineMissing) and not out_of_memory(error):

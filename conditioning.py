@@ -15,6 +15,7 @@ from remakes import RAMP_FRAMES, Cover, Edit, Extend, Remake
 from sampler import Repaint, Switch
 from song import SongRequest
 from sound import HOP, LATENT_RATE, SAMPLE_RATE, AudioClip, Progress
+from tiers import woken
 from velocity import Conditions
 
 if TYPE_CHECKING:
@@ -215,14 +216,15 @@ class Conditioner:
 
     def structure(self, latents: torch.Tensor) -> torch.Tensor:
         """What a cover keeps of a song: its latents [1, T, C] through the 5 Hz audio tokenizer and back."""
-        tokens, _ = self.pipe.audio_tokenizer.tokenize(latents, self.silence)
+        tokens, _ = woken(self.pipe.audio_tokenizer).tokenize(latents, self.silence)
         return self.pipe.audio_token_detokenizer(tokens.to(self.dtype))[:, : latents.shape[1]]
 
     def codes(self, clip: AudioClip) -> list[int]:
         """The audio codes of a recording, 5 a second. Raises EngineMissing when the model has no audio tokenizer."""
         if not self.sketches:
             raise EngineMissing("This model cannot describe a song: it has no audio tokenizer.", "XL SFT can.")
-        _, codes = self.pipe.audio_tokenizer.tokenize(self.listen(clip), self.silence)
+        latents = self.listen(clip)
+        _, codes = woken(self.pipe.audio_tokenizer).tokenize(latents, self.silence)
         return codes.flatten().tolist()
 
     def sketched(self, codes: Sequence[int]) -> torch.Tensor:
@@ -232,7 +234,7 @@ class Conditioner:
         if not self.sketches:
             raise EngineMissing("This model cannot read a plan's codes: it has no audio tokenizer.", "XL SFT can.")
         indices = torch.tensor(codes, device=self.device)[None, :, None]
-        tokens = self.pipe.audio_tokenizer.quantizer.get_output_from_indices(indices)
+        tokens = woken(self.pipe.audio_tokenizer).quantizer.get_output_from_indices(indices)
         return self.pipe.audio_token_detokenizer(tokens.to(self.dtype)).to(self.dtype)
 
     def timbre(self, clip: AudioClip | None) -> torch.Tensor:

@@ -208,11 +208,29 @@ class TorchLM:
     def __init__(self, model: Any, masks: Mapping[str, np.ndarray]) -> None:
         import torch
 
-        self._body = Body(model)
-        device = self._body.table.device
+        self._here: Body | None = Body(model)
+        self._away: Body | None = None  # the same weights in main memory, once they have left
+        self._device = device = self._here.table.device
         self._masks = {name: torch.tensor(np.asarray(mask, bool), device=device) for name, mask in masks.items()}
         self._codes: _Codes | None = None  # only the latest: it holds a cache
         self.capture = device.type == "cuda"
+
+    @property
+    def _body(self) -> Body:
+        """The weights on their device, fetched back if they have left."""
+        if self._here is None:
+            self._here = self._away.on(self._device)
+        return self._here
+
+    def leave(self) -> None:
+        """Give the device's memory back, cache and graph included, until the next text or codes."""
+        import torch
+
+        self._codes = None
+        self._away = self._away or self._body.on("cpu")
+        self._here = None
+        if self._device.type == "cuda":  # pragma: no cover - a card's own; tests/test_tiers_gpu.py
+            torch.cuda.empty_cache()
 
     def text(self, prompt: Sequence[int], room: int) -> TorchText:
         """A prompt read, with room for so many tokens more."""

@@ -107,7 +107,10 @@ class Adapters:
         try:
             with self._opened(), warnings.catch_warnings(), suppress(NoMatchingPeftModuleError):  # which is said below
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several at once are the point
-                self.pipe.load_lora_weights(tensors, adapter_name=lora.key)
+                warnings.filterwarnings("ignore", "TorchaoLoraLinear was")  # nothing is ever merged into 8-bit weights
+                # Past the pipeline, which would set up its offload anew, with every part leaving the card.
+                names = {"adapter_name": lora.key, "low_cpu_mem_usage": True}
+                self.pipe.load_lora_into_transformer(tensors, self.pipe.transformer, **names)
             self.loaded[lora.key] = sum(t.numel() * t.element_size() for t in tensors.values())
             self._see_it_act(lora)
         except BaseException:

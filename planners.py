@@ -23,12 +23,13 @@ BESIDE_GIB = 1.0  # of a planner: cache, the buffers of a prompt
 SONG_GIB = 4.5  # of a song on a GPU, beside the weights
 
 
-def load(row: PlannerRow, on: str, tokenizer: Any) -> Planner:
-    """The planner of a row on a device ("cuda", "mps" or "cpu"). `tokenizer` is the song model's.
+def load(row: PlannerRow, on: str, tokenizer: Any, shares: bool = False) -> Planner:
+    """The planner of a row on a device ("cuda", "mps" or "cpu"). `tokenizer` is the song model's; `shares` says that the two
+    take turns on a card.
 
     Raises EngineMissing when its weights cannot be had or do not fit beside the song model.
     """
-    _room(row, on)
+    _room(row, on, 0 if on == "cpu" or shares else SONG_GIB)
     try:
         if row.random:
             vocabulary = Vocabulary.qwen(tokenizer)
@@ -40,8 +41,8 @@ def load(row: PlannerRow, on: str, tokenizer: Any) -> Planner:
         raise checkpoints.missing(row, error) from error
 
 
-def _room(row: PlannerRow, on: str) -> None:
-    needs = row.size_gb * 1e9 / checkpoints.GIB + BESIDE_GIB + (0 if on == "cpu" else SONG_GIB)
+def _room(row: PlannerRow, on: str, song_gib: float) -> None:
+    needs = row.size_gb * 1e9 / checkpoints.GIB + BESIDE_GIB + song_gib
     free = checkpoints.free_gib(on)
     if row.size_gb and free < needs:
         raise EngineMissing(

@@ -16,6 +16,9 @@ DEMO_FOLDER = ROOT / "demo"
 VERSION = "0.1.0"
 
 
+TIERS = ("full", "24", "16", "12", "8")  # cards by their GB, `tiers.TIERS`
+
+
 class SettingError(ValueError):
     """A variable of the environment that cannot be used: one sentence that names it and its limits."""
 
@@ -180,7 +183,8 @@ class Settings:
     """The environment, parsed. `model` is a key of CHECKPOINTS, a Hub id, a folder, or empty for "by machine".
 
     `planner` is a key of PLANNERS, a folder, "none", or empty for the checkpoint's own; `lyrics_model` what
-    `lyricists.lyricist_for` reads, `stems_model` what `stems.row_for` reads. `scratch` is where requests work, `outbox`
+    `lyricists.lyricist_for` reads, `stems_model` what `stems.row_for` reads. `tier` is one of TIERS, or empty for "by free
+    memory". `scratch` is where requests work, `outbox`
     where finished files stay for an hour: within what Gradio serves, so that it makes no second copy of them.
     """
 
@@ -188,6 +192,7 @@ class Settings:
     planner: str = ""
     lyrics_model: str = ""
     stems_model: str = ""
+    tier: str = ""
     host: str = "127.0.0.1"
     port: int = 7860
     gpu_min_s: int = 60
@@ -206,6 +211,13 @@ def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int)
     return int(text)
 
 
+def _one_of(env: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
+    text = env.get(name, "").strip()
+    if text and text not in known:
+        raise SettingError(f"{name} must be one of {', '.join(known)}; it is {text!r}.")
+    return text
+
+
 def read(env: Mapping[str, str] | None = None) -> Settings:
     """Settings from `env` (default: the process's own).
 
@@ -218,6 +230,7 @@ def read(env: Mapping[str, str] | None = None) -> Settings:
         planner=env.get("ACE_PLANNER", "").strip(),
         lyrics_model=env.get("ACE_LYRICS_MODEL", "").strip(),
         stems_model=env.get("ACE_STEMS_MODEL", "").strip(),
+        tier=_one_of(env, "ACE_TIER", TIERS),
         host=env.get("ACE_HOST") or env.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else "127.0.0.1"),
         port=_whole(env, "ACE_PORT", 7860, 1, 65535),
         gpu_min_s=_whole(env, "ACE_GPU_MIN_S", 60, 1, 3600),

@@ -261,7 +261,8 @@ def keys() -> str:
 
 def header(desk: Desk, device: str, writer: str) -> str:
     """Which models sing and write, where, and what to expect of them."""
-    models = html.escape(f"{desk.row.name} · {PLACE.get(device, device)} · lyrics by {writer}")
+    place = PLACE.get(device, device) + (f", {desk.tier} tier" if desk.tier else "")
+    models = html.escape(f"{desk.row.name} · {place} · lyrics by {writer}")
     return f'<h1>{TITLE}</h1><p class="model">{models}</p><p>{html.escape(desk.row.note)}</p>'
 
 

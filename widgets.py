@@ -34,6 +34,7 @@ class Desk:
     no_drafts: Mapping[type[Asked], str] = field(default_factory=dict)
     presets: Mapping[Preset, str] = field(default_factory=dict)  # those on offer, and why one cannot be had now
     no_afters: Mapping[type[Asked], str] = field(default_factory=dict)  # what cannot be done with takes, and why
+    tier: str = ""  # how the song model lives on a card
 
     def words(self, k: Knob) -> str:
         """The tooltip of a control, with what the loaded models make of it."""

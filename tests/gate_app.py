@@ -174,12 +174,14 @@ def main() -> None:
     import lyrics_lm
     import planners
     import stems
+    from tiers import WHOLE
 
     stems.load = cut
     ace_pipeline.load = load
     lyrics_lm.load = inspire
     planners.load = hatch
     checkpoints.device = lambda: "cuda"
+    checkpoints.tier = lambda *_: WHOLE
     app.main()
 
 

@@ -90,6 +90,7 @@ class Visitor(threading.Thread):
 @pytest.fixture(autouse=True)
 def fresh_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(backend, "_engine", None)
+    monkeypatch.setattr(backend, "_tier", None)
     monkeypatch.setattr(checkpoints, "device", lambda: "cpu")
     yield
     assert backend._lock.acquire(timeout=5), "a song never ended"
@@ -101,7 +102,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """Sing with this engine."""
 
     def choose(engine: Any) -> Any:
-        monkeypatch.setattr(ace_pipeline, "load", lambda checkpoint, device: engine)
+        monkeypatch.setattr(ace_pipeline, "load", lambda *_: engine)
         return engine
 
     return choose
@@ -132,7 +133,7 @@ def test_checkpoint_is_the_named_one_or_the_machines(
 def test_engine_is_built_once_by_callers_that_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
     built, got = [], []
 
-    def slowly(checkpoint: Any, device: str) -> Engine:
+    def slowly(checkpoint: Any, device: str, tier: Any) -> Engine:
         time.sleep(0.05)
         built.append((checkpoint.key, device))
         return Engine()
@@ -150,7 +151,7 @@ def test_engine_is_built_once_by_callers_that_come_together(monkeypatch: pytest.
 
 def test_failed_build_is_told_and_tried_again_by_the_next_song(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = [raises(EngineMissing("No weights.")), Engine]
-    monkeypatch.setattr(ace_pipeline, "load", lambda checkpoint, device: builds.pop(0)())
+    monkeypatch.setattr(ace_pipeline, "load", lambda *_: builds.pop(0)())
 
     with pytest.raises(EngineMissing, match=r"No weights\."):
         list(backend.answer(REQUEST))

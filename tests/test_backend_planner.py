@@ -68,8 +68,8 @@ def take(folder: Path, **values: Any) -> Take:
 def test_the_planner_is_loaded_once_with_the_engines_device_and_tokenizer(found: list, tmp_path: Path) -> None:
     for _ in range(2):
         assert take(tmp_path).metadata["planner"]["name"] == "tiny"
-    ((row, device, tokenizer),) = found
-    assert (row.key, device) == ("1.7B", "cpu") and tokenizer is tiny.engine().pipe.tokenizer
+    ((row, device, tokenizer, shares),) = found
+    assert (row.key, device, shares) == ("1.7B", "cpu", False) and tokenizer is tiny.engine().pipe.tokenizer
 
 
 def test_a_song_that_asks_nothing_of_the_planner_does_not_load_it(missing: list, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_the_agents_page_tells_the_settings_as_they_are() -> None:
     }
     told = dict(settings_rows())
     decided = {"ACE_MODEL": "by machine", "ACE_PLANNER": "the model's", "ACE_LYRICS_MODEL": "by machine"}
-    decided |= {"ACE_STEMS_MODEL": f"`{row_for('').key}`"}
+    decided |= {"ACE_STEMS_MODEL": f"`{row_for('').key}`", "ACE_TIER": "by free memory"}
     assert {name: told.pop(name) for name in decided} == decided
     assert {getattr(Settings(), name) for name in ("model", "planner", "lyrics_model", "stems_model")} == {""}
     for name, default in told.items():
