@@ -63,7 +63,7 @@ class Engine:
         self.tier = tier
         self.conditioner = Conditioner(pipe, device)
         self.adapters = Adapters(pipe)
-        self.field = velocity.of(pipe.transformer, read().fast)
+        self.field = velocity.of(pipe.transformer, read().fast and tier.resident)
 
     def sing(self, request: SongRequest, report: Report = lambda _: None) -> Sound:
         """The song of a request: float32 samples [2, n] at 48 kHz, n = its `size`.
