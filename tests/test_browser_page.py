@@ -162,6 +162,17 @@ def test_nothing_jumps_when_a_take_comes(visit: Callable[..., Page], width: int)
     assert sum(value for value, _ in shifts) < 0.05, shifts
 
 
+def test_a_page_that_comes_up_late_says_what_the_one_before_it_learned(visit: Callable[..., Page]):
+    page = visit()
+    sing(page)
+    wait_for_words(page, "seed ")
+    expect(page.locator("#generate")).to_have_text(re.compile(r"Generate · about \d+ s"))
+    later = visit()
+    open_advanced(later)
+    fill(later, inference_steps=8)
+    expect(later.locator("#generate")).to_have_text(page.locator("#generate").inner_text())
+
+
 def test_the_first_load_is_small(visit: Callable[..., Page], studio: served.Served, browser: Any):
     page = browser.new_context(locale="en-US").new_page()
     sizes, session = [], page.context.new_cdp_session(page)
