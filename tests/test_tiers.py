@@ -29,6 +29,7 @@ from settings import CHECKPOINTS, SettingError
 from song import Generate
 from sound import AudioClip, Progress
 from tiers import TIERS, WHOLE, Tier, tier_for
+from velocity import Fast, Plain
 
 NOISE = AudioClip(np.random.default_rng(0).normal(0, 0.1, (2, 96_000)).astype(np.float32), {"format": "WAV"})
 ASKED = {"prompt": "slow piano", "seed": 1, "inference_steps": 8}
@@ -41,6 +42,15 @@ def placed(key: str, dtype: torch.dtype = torch.float32) -> ace_pipeline.Engine:
     """The tiny engine in the way of a tier."""
     pipe = tiers.place(tiny.pipeline(dtype), "cpu", TIERS[key])
     return ace_pipeline.Engine(pipe, tiny.engine().checkpoint, "cpu", TIERS[key])
+
+
+def whole(key: str) -> ace_pipeline.Engine:
+    """The tiny engine as it sings where nothing takes turns: plainly, if the tier does."""
+    if TIERS[key].resident:
+        return tiny.engine()
+    engine = ace_pipeline.Engine(tiny.pipeline(), tiny.engine().checkpoint, "cpu")
+    engine.field = Plain(engine.pipe.transformer)
+    return engine
 
 
 class Turns(TorchDispatchMode):
@@ -184,12 +194,19 @@ def test_a_song_is_the_same_and_no_part_computes_off_the_card(key: str, name: st
     asked, engine = request(name), placed(key)
     with Turns(engine.pipe) as turns:
         shared = engine.sing(asked).samples
-    assert np.array_equal(shared, tiny.engine().sing(asked).samples)
+    assert np.array_equal(shared, whole(key).sing(asked).samples)
     stays = {"transformer"} if TIERS[key].resident else set()
     assert turns.truants == set() and turns.here == stays
     if not stays:
         beside = {others - {"transformer"} for others in turns.together if "transformer" in others}
         assert beside == {frozenset()}, "the transformer needs the card for itself"
+
+
+@pytest.mark.parametrize("key", TIERS)
+def test_the_fast_forward_sings_where_the_transformer_stays_as_it_is(key: str) -> None:
+    own = tiny.engine()
+    field = ace_pipeline.Engine(own.pipe, own.checkpoint, "cpu", TIERS[key]).field
+    assert type(field) is (Fast if TIERS[key].resident else Plain)
 
 
 def test_a_part_that_is_called_past_its_hooks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,8 +253,8 @@ def test_loras_sound_the_same_and_leave_nothing(key: str, tmp_path: Any) -> None
     with Turns(engine.pipe) as turns:
         shared = engine.sing(with_lora).samples
         plain = engine.sing(asked).samples
-    assert np.array_equal(shared, tiny.engine().sing(with_lora).samples) and not np.array_equal(shared, plain)
-    assert np.array_equal(plain, tiny.engine().sing(asked).samples)
+    assert np.array_equal(shared, whole(key).sing(with_lora).samples) and not np.array_equal(shared, plain)
+    assert np.array_equal(plain, whole(key).sing(asked).samples)
     assert turns.truants == set()
     assert [hasattr(engine.pipe.transformer, "_hf_hook"), len(engine.pipe._all_hooks)] == (
         [False, 5] if TIERS[key].resident else [True, 6]

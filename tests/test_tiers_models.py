@@ -33,6 +33,7 @@ from lm_torch import TorchLM
 from sampler import Guide, Schedule
 from settings import CHECKPOINTS, PLANNERS, ROOT
 from tiers import TIERS, WHOLE
+from velocity import Plain
 
 one_thread = tiny_planner.one_thread
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
@@ -44,7 +45,7 @@ def velocity(engine: ace_pipeline.Engine) -> torch.Tensor:
         conditions = engine.conditioner.score(request("a song")).conditions
         shape = conditions.context[..., : conditions.context.shape[-1] // 2].shape
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(conditions.context.dtype)
-        guide = Guide(engine.pipe.transformer, conditions, Schedule(1, guidance=3.0))
+        guide = Guide(Plain(engine.pipe.transformer), conditions, Schedule(1, guidance=3.0))
         return torch.cat([guide.velocity(noise, t).float() for t in (1.0, 0.6, 0.2)])
 
 
