@@ -22,13 +22,12 @@ from lora_adapters import Adapters
 from sampler import Guide, Morph, Noise, Schedule, denoise, flow_edit
 from settings import Checkpoint, read
 from song import Advanced, SongRequest
-from sound import LATENT_RATE, SAMPLE_RATE, AudioClip, Progress, Sound
+from sound import SAMPLE_RATE, AudioClip, Progress, Sound
 from tiers import WHOLE, Tier, leaving, woken
 
 if TYPE_CHECKING:
     import torch
 
-TILE_ABOVE_S = 60  # decode longer songs in tiles: untiled, each second costs about 64 MiB
 LACKED = re.compile(r"operator '(aten::[\w.]+)' is not currently supported on the MPS")  # torch's own words
 ALONG = 0x5DE  # the purpose of the noise that is drawn on the way: SDE keeps the ODE's start
 
@@ -141,7 +140,6 @@ class Engine:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [1, T, C] to float32 samples [2, 1920 T] on the CPU, as the VAE gives them: no normalisation."""
         vae = woken(self.pipe.vae)
-        vae.use_tiling = latents.shape[1] > min(TILE_ABOVE_S, self.tier.tile_above_s) * LATENT_RATE
         return vae.decode(latents.transpose(1, 2).to(vae.dtype)).sample[0].float().cpu()
 
     def describe(self) -> dict[str, Any]:

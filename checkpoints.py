@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import oobleck
 from errors import EngineMissing, in_our_words, out_of_memory
 from random_checkpoint import XL_SFT, build
 from settings import DEMO_FOLDER, Checkpoint, PlannerRow, read
@@ -98,7 +99,9 @@ def pipeline(checkpoint: Checkpoint, on: str, tier: Tier = WHOLE) -> Any:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(DEMO_FOLDER / "tokenizer")
-        return place(build(XL_SFT, tokenizer, "cpu" if tier.shares else on, dtype), on, tier)
+        pipe = build(XL_SFT, tokenizer, "cpu" if tier.shares else on, dtype)
+        oobleck.prepare(pipe.vae, on)
+        return place(pipe, on, tier)
     from diffusers import AceStepPipeline
 
     try:
@@ -109,6 +112,7 @@ def pipeline(checkpoint: Checkpoint, on: str, tier: Tier = WHOLE) -> Any:
             checkpoint.source, revision=checkpoint.revision, dtype=dtype, use_safetensors=True
         )
         pipe.set_progress_bar_config(disable=True)
+        oobleck.prepare(pipe.vae, on)  # before it moves: on ZeroGPU what is on the GPU cannot be computed with yet
         return place(pipe, on, tier)
     except EngineMissing:
         raise

@@ -205,7 +205,6 @@ class Conditioner:
         vae = self.pipe.vae
         samples = torch.from_numpy(clip.samples)[None]
         samples = torch.nn.functional.pad(samples, (0, -samples.shape[-1] % HOP))
-        vae.use_tiling = True  # in tiles of 30 s, so that memory does not grow with the recording
         posterior = vae.encode(samples.to(device=self.device, dtype=vae.dtype)).latent_dist
         return posterior.mode().transpose(1, 2).to(self.dtype)
 

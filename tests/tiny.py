@@ -15,6 +15,7 @@ import torch
 
 import ace_pipeline
 import lora_layouts
+import oobleck
 import random_checkpoint
 from settings import Checkpoint
 
@@ -72,6 +73,7 @@ TINY = {
         **ATTENTION,
     ),
 }
+LOUDER = 50
 
 
 def byte_tokenizer():
@@ -92,7 +94,8 @@ def pipeline(dtype: torch.dtype = torch.float32, seed: int = 0):
     """The pipeline, its VAE encoder turned up: at random its latents hardly move, and every recording gets one token."""
     pipe = random_checkpoint.build(TINY, byte_tokenizer(), "cpu", dtype, seed)
     with torch.no_grad():
-        pipe.vae.encoder.conv2.weight_g.mul_(50)
+        pipe.vae.encoder.conv2.weight_g.mul_(LOUDER)
+    oobleck.prepare(pipe.vae, "cpu")
     return pipe
 
 
