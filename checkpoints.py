@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import oobleck
+import processors
 from errors import EngineMissing, in_our_words, out_of_memory
 from random_checkpoint import XL_SFT, build
 from settings import DEMO_FOLDER, Checkpoint, PlannerRow, read
@@ -95,6 +96,10 @@ def pipeline(checkpoint: Checkpoint, on: str, tier: Tier = WHOLE) -> Any:
     Raises EngineMissing when its weights cannot be had.
     """
     dtype = dtype_for(on)
+    if on == "cpu" and (threads := processors.threads()):
+        import torch
+
+        torch.set_num_threads(threads)
     if checkpoint.random:
         from transformers import AutoTokenizer
 

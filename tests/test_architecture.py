@@ -14,7 +14,7 @@ from settings import ROOT
 
 FLOORS = (
     {"causal_lm", "decode", "errors", "lora_layouts", "player", "settings", "sound", "takes_panel", "theme", "tooltips"}
-    | {"learning", "sharing", "wording", "attend", "graphs", "low_rank"},
+    | {"learning", "sharing", "wording", "attend", "graphs", "low_rank", "processors"},
     {"cards", "fields", "formats", "hearing", "lm", "lora_panel", "lora_scales", "loudness", "lyricists"}
     | {"random_checkpoint", "recall", "regions", "sections", "dit", "tiers", "oobleck"},
     {
