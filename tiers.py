@@ -22,8 +22,7 @@ class Tier:
 
     `needs_gib` is the free memory from which it is chosen, and all that a song of four minutes may take in it; `does` says
     what it does. `resident`: the transformer's weights stay on the card, as they are and where they are. `shares`: the other
-    parts and the language models take turns. `eight_bit`: the transformer's matrices have 8-bit weights. Songs above
-    `tile_above_s` seconds are decoded in tiles.
+    parts and the language models take turns. `eight_bit`: the transformer's matrices have 8-bit weights.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Tier:
     resident: bool = True
     shares: bool = False
     eight_bit: bool = False
-    tile_above_s: float = float("inf")
 
 
 WHOLE = Tier("")  # where nothing is chosen: on processors, Apple GPUs and ZeroGPU, and for small models
@@ -40,12 +38,9 @@ WHOLE = Tier("")  # where nothing is chosen: on processors, Apple GPUs and ZeroG
 TIERS: Mapping[str, Tier] = {
     "full": Tier("full", 26.0, "everything stays on the card, any planner beside it"),
     "24": Tier("24 GB", 20.5, "everything stays on the card, the 1.7B planner beside it"),
-    "16": Tier("16 GB", 14.0, "the transformer stays, all else takes turns", shares=True, tile_above_s=60),
-    "12": Tier("12 GB", 10.5, "all parts take turns", resident=False, shares=True, tile_above_s=60),
-    "8": Tier(
-        "8 GB", 7.0, "all parts take turns, the transformer in 8 bits",
-        resident=False, shares=True, eight_bit=True, tile_above_s=30,
-    ),
+    "16": Tier("16 GB", 14.0, "the transformer stays, all else takes turns", shares=True),
+    "12": Tier("12 GB", 10.5, "all parts take turns", resident=False, shares=True),
+    "8": Tier("8 GB", 7.0, "all parts take turns, the transformer in 8 bits", resident=False, shares=True, eight_bit=True),
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from remakes import Cover, Edit, Extend
 from settings import CHECKPOINTS, SettingError
 from song import Generate
 from sound import AudioClip, Progress
-from tiers import TIERS, WHOLE, Tier, tier_for
+from tiers import TIERS, WHOLE, tier_for
 from velocity import Fast, Plain
 
 NOISE = AudioClip(np.random.default_rng(0).normal(0, 0.1, (2, 96_000)).astype(np.float32), {"format": "WAV"})
@@ -259,12 +259,3 @@ def test_loras_sound_the_same_and_leave_nothing(key: str, tmp_path: Any) -> None
     assert [hasattr(engine.pipe.transformer, "_hf_hook"), len(engine.pipe._all_hooks)] == (
         [False, 5] if TIERS[key].resident else [True, 6]
     )
-
-
-def test_long_songs_are_decoded_in_tiles_from_where_the_tier_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, latents = placed("12"), torch.zeros(1, 10 * 25, 8)
-    for above, tiled in ((10, False), (9, True)):
-        engine.tier = Tier("own", shares=True, tile_above_s=above)
-        with torch.no_grad():
-            engine.decode(latents)
-        assert engine.pipe.vae.use_tiling is tiled
