@@ -11,7 +11,8 @@ import contextlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import checkpoints
@@ -19,7 +20,7 @@ import velocity
 from conditioning import Conditioner, Report, Score
 from errors import BadOutput
 from lora_adapters import Adapters
-from sampler import Guide, Morph, Noise, Schedule, denoise, flow_edit
+from sampler import Guide, Morph, Noise, Noises, Schedule, denoise, flow_edit
 from settings import Checkpoint, read
 from song import Advanced, SongRequest
 from sound import SAMPLE_RATE, AudioClip, Progress, Sound
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 LACKED = re.compile(r"operator '(aten::[\w.]+)' is not currently supported on the MPS")  # torch's own words
+TOGETHER_S = 240  # seconds of song in one batch of takes: more would wait longer for the first, and gain nothing
 ALONG = 0x5DE  # the purpose of the noise that is drawn on the way: SDE keeps the ODE's start
 
 
@@ -48,8 +50,10 @@ class Clock:
         self.last = now
 
     def done(self) -> dict[str, float]:
-        """All phases and their total."""
-        return {**self.seconds, "total_s": round(time.perf_counter() - self.begun, 4)}
+        """All phases and their total; the next begin now."""
+        spent = {**self.seconds, "total_s": round(time.perf_counter() - self.begun, 4)}
+        self.seconds, self.begun = {}, self.last
+        return spent
 
 
 class Engine:
@@ -60,45 +64,81 @@ class Engine:
         self.checkpoint = checkpoint
         self.device = device
         self.tier = tier
+        self.batches = device == "cuda"
         self.conditioner = Conditioner(pipe, device)
         self.adapters = Adapters(pipe)
         self.field = velocity.of(pipe.transformer, read().fast and tier.resident)
 
     def sing(self, request: SongRequest, report: Report = lambda _: None) -> Sound:
-        """The song of a request: float32 samples [2, n] at 48 kHz, n = its `size`.
+        """The song of a request, of several takes the first; as `takes` makes it."""
+        (sound,) = self.takes(request.singles()[0], report)
+        return sound
 
-        Of an extension or a repaint it is all that was heard with the new part in it (`SongRequest.heard`).
-        `report` is called in each phase and after each step; what it raises ends the song and leaves the engine as it
-        was. Raises BadOutput when the model produces numbers that are not finite, EngineRefused for a LoRA without effect.
+    def takes(self, request: SongRequest, report: Report = lambda _: None, done: int = 0) -> Iterator[Sound]:
+        """The songs of a request's `singles`, each as soon as it is finished, but for the first `done` of them.
+
+        Each is float32 samples [2, n] at 48 kHz, n = the request's `size`. Of an extension or a repaint it is all that was
+        heard with the new part in it (`SongRequest.heard`). Words and recordings are heard once, LoRAs loaded once: neither
+        goes by the seed. `report` is called in each phase and after each step; what it raises ends the song and
+        leaves the engine as it was. Raises BadOutput when the model produces numbers that are not finite, EngineRefused for a
+        LoRA without effect.
         """
         import torch
 
         clock, left = Clock(self.sync), set()
         with torch.no_grad(), left_to_cpu(left), leaving(self.pipe):
-            with leaving(self.pipe):
-                score = self.conditioner.score(request, report)
-            clock.mark("conditioning_s")
-            if request.loras:
-                report(Progress("Attaching the LoRAs"))
-            with self.adapters.attached(request.loras), leaving(self.pipe):  # the LoRAs leave with the transformer
-                if request.loras:
-                    clock.mark("loras_s")
-                latents = self.denoise(score, request, report)
-                clock.mark("denoise_s")
-            if not bool(torch.isfinite(latents).all()):
-                raise BadOutput(
-                    f"The model lost its way (numbers that are not finite, seed {request.advanced.seed}).",
-                    "Try another seed or a lower guidance.",
-                )
-            report(Progress("Decoding"))
-            samples = self.decode(latents)[:, request.lead : request.lead + request.size]
-            clock.mark("decode_s")
+            score = self.conditioner.score(request, report)
+        clock.mark("conditioning_s")
+        if request.loras:
+            report(Progress("Attaching the LoRAs"))
+        songs, batch = self.denoised(score, request, report, done), self._batched(score, request)
+        for take, single in enumerate(request.singles()[done:], done + 1):
+            # Nothing of this, no LoRA and no part that takes turns, stays while somebody has a sound.
+            with torch.no_grad(), left_to_cpu(left), leaving(self.pipe):
+                with self.adapters.attached(request.loras), leaving(self.pipe):  # the LoRAs leave with the transformer
+                    if request.loras and take == done + 1:
+                        clock.mark("loras_s")
+                    latents = next(songs)
+                    clock.mark("denoise_s")
+                sound = self._sung(single, latents, clock, nth(report, request, take, batch))
+            slower = [f"This Mac left {', '.join(sorted(left))} to its CPU: the song is right, and took longer."]
+            warnings = (*score.warnings, *(slower if left else ()))
+            together = {"take": take, "of": request.takes} if request.takes > 1 else None
+            yield replace(sound, warnings=warnings, together=together)
+
+    def _sung(self, request: SongRequest, latents: torch.Tensor, clock: Clock, report: Report) -> Sound:
+        """The sound of one request's latents."""
+        import torch
+
+        if not bool(torch.isfinite(latents).all()):
+            raise BadOutput(
+                f"The model lost its way (numbers that are not finite, seed {request.advanced.seed}).",
+                "Try another seed or a lower guidance.",
+            )
+        report(Progress("Decoding"))
+        samples = self.decode(latents)[:, request.lead : request.lead + request.size]
+        clock.mark("decode_s")
         timings = clock.done()
         timings["per_step_s"] = round(timings["denoise_s"] / request.advanced.inference_steps, 4)
-        slower = (
-            [f"This Mac left {', '.join(sorted(left))} to its CPU: the song is right, and took longer."] if left else []
-        )
-        return Sound(samples.numpy(), SAMPLE_RATE, timings, self.describe(), (*score.warnings, *slower))
+        return Sound(samples.numpy(), SAMPLE_RATE, timings, self.describe())
+
+    def denoised(
+        self, score: Score, request: SongRequest, report: Report = lambda _: None, done: int = 0
+    ) -> Iterator[torch.Tensor]:
+        """Latents [1, T, C] of a request's `singles`, as `takes` decodes them: one after the other, each to the bit as alone.
+
+        On CUDA short ones are made in one batch, which one alone would not fill: there they are the same but for roundings.
+        """
+        singles = request.singles()[done:]
+        if self._batched(score, request):
+            yield from self.denoise(score, request, report, [single.advanced.seed for single in singles]).split(1)
+            return
+        for take, single in enumerate(singles, done + 1):
+            yield self.denoise(score, single, nth(report, request, take))
+
+    def _batched(self, score: Score, request: SongRequest) -> bool:
+        short = request.takes * request.seconds <= TOGETHER_S
+        return self.batches and request.takes > 1 and short and score.origin is None
 
     def codes(self, clip: AudioClip) -> list[int]:
         """The audio codes of a recording, 5 a second. Raises EngineMissing when the model has no audio tokenizer."""
@@ -107,11 +147,17 @@ class Engine:
         with torch.no_grad(), leaving(self.pipe):
             return self.conditioner.codes(clip)
 
-    def denoise(self, score: Score, request: SongRequest, report: Report = lambda _: None) -> torch.Tensor:
-        """Latents [1, T, C] of a song, from the noise of its seed."""
+    def denoise(
+        self,
+        score: Score,
+        request: SongRequest,
+        report: Report = lambda _: None,
+        seeds: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Latents [1, T, C] of a song from the noise of its seed, or [B, T, C] from that of `seeds`; a morph has one."""
         knobs, begun = request.advanced, time.perf_counter()
-        seeds = (knobs.seed, request.retakes)
-        start, along = Noise(*seeds), Noise(*seeds, purpose=ALONG)
+        seeds = seeds or [knobs.seed]
+        start, along = (Noises([Noise(seed, request.retakes, purpose) for seed in seeds]) for purpose in (0, ALONG))
 
         def on_step(done: int, of: int) -> None:
             left = (time.perf_counter() - begun) / done * (of - done)
@@ -123,7 +169,7 @@ class Engine:
             origin = Guide(self.field, score.origin, guide.schedule)
             return flow_edit(Morph(origin, guide, score.song, *request.morphing, request.n_avg), along, on_step)
         context = score.conditions.context
-        noise = start(context[..., : context.shape[-1] // 2])
+        noise = start(context[..., : context.shape[-1] // 2].expand(len(seeds), -1, -1))
         return denoise(guide, noise, on_step, along, score.change)
 
     def schedule(self, knobs: Advanced) -> Schedule:
@@ -156,6 +202,25 @@ class Engine:
             torch.cuda.synchronize()
         elif self.device == "mps":
             torch.mps.synchronize()
+
+
+def nth(report: Report, request: SongRequest, take: int, batch: bool = False) -> Report:
+    """A report that tells of one take of a request, its steps and the time left for denoising as part of all takes.
+
+    The steps of a `batch` are those of all its takes already.
+    """
+    begun, steps = time.perf_counter(), request.advanced.inference_steps
+
+    def tell(own: Progress) -> None:
+        if batch:
+            return report(replace(own, take=take, takes=request.takes))
+        left = own.left_s
+        if left is not None:
+            left += (request.takes - take) * steps * (time.perf_counter() - begun) / own.step
+        step = (take - 1) * steps + (own.step if own.of else steps)  # what has no steps comes after them
+        report(replace(own, step=step, of=request.takes * steps, left_s=left, take=take, takes=request.takes))
+
+    return tell if request.takes > 1 else report
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,9 @@ def endpoint(mode: type[Asked]) -> Callable[..., Iterator[Any]]:
     """A flat generator with the controls' names and defaults as its signature; the first one of a song is required.
 
     While it works it yields progress, at the end `(file, metadata)` of a song or an export, `(files, metadata)` of stems,
-    `(lyrics, metadata)` of lyrics, or the draft; clients that wait for the result get the last one. Errors are `gr.Error`
-    with our sentence.
+    `(lyrics, metadata)` of lyrics, or the draft; clients that wait for the result get the last one. Of several takes each is
+    told as it is finished, with all that there are so far in `metadata["together"]["takes"]`. Errors are `gr.Error` with our
+    sentence.
     """
     import gradio as gr
 
@@ -80,6 +81,7 @@ def endpoint(mode: type[Asked]) -> Callable[..., Iterator[Any]]:
 
     def call(*values: Any) -> Iterator[Any]:
         *values, request = values
+        takes: list[Take] = []
         try:
             asked = dict(zip(known, values, strict=True))
             session = getattr(request, "session_hash", None)
@@ -87,7 +89,8 @@ def endpoint(mode: type[Asked]) -> Callable[..., Iterator[Any]]:
             for event in run(handler, asked | uploads(mode, asked)):
                 if isinstance(event, Take):
                     SESSIONS.put(session, event)
-                yield _answer(mode, event)
+                    takes.append(event)
+                yield _answer(mode, event, takes)
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -149,10 +152,14 @@ def routes() -> list[Any]:
     return [Route(f"/{ASIDE}", home), Route(f"/{ASIDE}/", home)]
 
 
-def _answer(mode: type[Asked], event: modes.Event) -> Any:
-    """An event as an endpoint tells it."""
+def _answer(mode: type[Asked], event: modes.Event, takes: Sequence[Take]) -> Any:
+    """An event as an endpoint tells it; `takes` are those of its request so far."""
     if isinstance(event, Take):
-        return _file(event.path), dict(event.metadata)
+        told = dict(event.metadata)
+        if "together" in told:
+            all_of_them = [{"file": _file(take.path), "metadata": dict(take.metadata)} for take in takes]
+            told["together"] = {**told["together"], "takes": all_of_them}
+        return _file(event.path), told
     if isinstance(event, Files):
         files = [_file(path) for path in event.paths.values()]
         return files if mode is Separate else files[0], dict(event.metadata)
@@ -160,7 +167,7 @@ def _answer(mode: type[Asked], event: modes.Event) -> Any:
         return event.model_dump(mode="json")
     if isinstance(event, Written):
         return event.text, dict(event.metadata)
-    progress = {"phase": event.phase, "step": event.step, "of": event.of}
+    progress = {"phase": event.words, "step": event.step, "of": event.of}
     return progress if mode in DRAFTS else (event.text if mode is Lyrics else None, progress)
 
 

@@ -1,7 +1,7 @@
 """The gate to the GPU: one engine, one planner, one lock, one `@spaces.GPU` function for every request.
 
 On a ZeroGPU Space the body of `run_gpu` runs in a forked worker, and only plain values cross: a frozen request and a
-number in; `Progress`, `Sound`, `Draft`, `Sheet` or `Stems`, and `Failure` out. Elsewhere the decorator is the identity and the same
+two numbers in; `Progress`, `Sound`, `Draft`, `Sheet` or `Stems`, and `Failure` out. Elsewhere the decorator is the identity and the same
 code runs in this process. What needs no GPU happens outside, in `modes.py`.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,18 +31,16 @@ from errors import (
     EngineMissing,
     Failure,
     GpuAborted,
-    GpuBusy,
-    QuotaError,
     Stopped,
     StudioError,
     as_failure,
-    in_our_words,
     out_of_memory,
 )
 from lora_stack import Model
 from lyricists import LYRICISTS, LyricistRow, lyricist_for
 from lyrics import Lyrics
-from plans import Draft
+from plans import Draft, Plan
+from quotas import of_zero_gpu
 from settings import Checkpoint, PlannerRow, checkpoint_for, planner_for, read
 from song import Asked, SongRequest
 from sound import Progress, Sheet, Sound, Stems
@@ -55,16 +53,8 @@ else:
 log = logging.getLogger("ace.backend")
 
 BEAT_S = 0.5  # a generator can be stopped only when it yields: in long phases the last event is told again
-ZERO_GPU_ERRORS = {  # titles of the spaces package's errors: our class, our sentence, what to do
-    "ZeroGPU quota exceeded": (QuotaError, "Your GPU time for today does not cover this song.", "A shorter song or fewer steps need less."),
-    "ZeroGPU illegal duration": (QuotaError, "This song asks for more GPU time than one visitor may have at once.", "A shorter song or fewer steps need less."),
-    "ZeroGPU queue timeout": (GpuBusy, "No GPU came free in time.", "Your words are kept; try again in a minute."),
-    "ZeroGPU pending credits exceeded": (QuotaError, "Too many songs of yours are waiting for a GPU.", "Wait for one to finish."),
-    "ZeroGPU client error": (GpuBusy, "Your GPU pass has expired.", "Reload the page and try again."),
-    "ZeroGPU worker error": (GpuAborted, "The GPU stopped before the song was done, twice.", "Try fewer steps or a shorter song."),
-}  # fmt: skip
-
 Answer = Sound | Draft | Sheet | Stems
+END = None  # what the engine's thread says last
 
 _lock = threading.Lock()  # one song at a time
 _building = threading.Lock()
@@ -193,7 +183,7 @@ def get_separator() -> stems.Separator:
         return _separators[row.key]
 
 
-def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> int:
+def gpu_seconds(request: Asked, multiplier: float = 1.0, done: int = 0, *_: Any, **__: Any) -> int:
     """Seconds of GPU to ask for: cold start, steps and decoding with a margin, within the bounds of the settings.
 
     ZeroGPU calls it in the main process with the very arguments of `run_gpu`, before queueing: it must be quick and must
@@ -201,7 +191,8 @@ def gpu_seconds(request: Asked, multiplier: float = 1.0, *_: Any, **__: Any) -> 
     """
     bounds = read()
     key = checkpoint_for(bounds.model, "cuda").key  # without asking torch what device there is
-    estimate = max(int(costs.gpu_seconds(request, key)), bounds.gpu_min_s)
+    left = request.model_copy(update={"takes": request.takes - done}) if done else request
+    estimate = max(int(costs.gpu_seconds(left, key)), bounds.gpu_min_s)
     return int(min(estimate * multiplier, bounds.gpu_max_s))
 
 
@@ -211,8 +202,10 @@ def on_gpu(function: Any) -> Any:
 
 
 @on_gpu
-def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Answer | Failure]:
-    """Answer one request: progress by step, then what it asks for or a Failure. Closing the generator stops it soon.
+def run_gpu(request: Asked, multiplier: float = 1.0, done: int = 0) -> Iterator[Progress | Answer | Failure]:
+    """Answer one request: progress by step, and what it asks for or a Failure. Closing the generator stops it soon.
+
+    Of several takes each comes as it is finished; the first `done` of them are left out.
 
     The engine works in a thread, so that its steps can be told while they happen. Errors are values here: an exception
     would end the ZeroGPU worker and lose its words.
@@ -225,24 +218,30 @@ def run_gpu(request: Asked, multiplier: float = 1.0) -> Iterator[Progress | Answ
             raise Stopped("Stopped.")
         events.put(progress)
 
-    threading.Thread(target=_answer, args=(request, report, events.put), daemon=True).start()
-    event: Progress | Answer | Failure = Progress("Starting")
+    threading.Thread(target=_answer, args=(request, done, report, events.put), daemon=True).start()
+    told = Progress("Starting")
     try:
-        while isinstance(event, Progress):
-            with contextlib.suppress(queue.Empty):
+        while True:
+            try:
                 event = events.get(timeout=BEAT_S)
+            except queue.Empty:
+                event = told
+            if event is END:
+                return
+            told = event if isinstance(event, Progress) else told
             yield event
     finally:
         # The thread is not waited for: the next song waits for it at the lock, and a page's event loop must not.
         stop.set()
 
 
-def _answer(request: Asked, report: Any, put: Any) -> None:
+def _answer(request: Asked, done: int, report: Any, put: Any) -> None:
     try:
         while not _lock.acquire(timeout=0.5):
             report(Progress("Waiting for the song before yours"))
         try:
-            put(_made(request, report))
+            for made in _made(request, done, report):
+                put(made)
         except BaseException as error:  # a panic in a Rust extension is no Exception, and silence would hang the page
             _free_memory(error)
             put(as_failure(tiers.out_of_room(_tier) if _tier and out_of_memory(error) else error))
@@ -250,25 +249,29 @@ def _answer(request: Asked, report: Any, put: Any) -> None:
             _lock.release()
     except Stopped as error:
         put(as_failure(error))
+    finally:
+        put(END)
 
 
-def _made(request: Asked, report: Any) -> Answer:
+def _made(request: Asked, done: int, report: Any) -> Iterator[Answer]:
     if isinstance(request, Lyrics):
         if lyricist_row().key not in _lyricists:
             report(Progress("Loading the lyrics model; the first draft takes longer"))
         lyricist = get_lyricist()
         try:
-            return lyricist.write(request, report)
+            yield lyricist.write(request, report)
         finally:
             if _tier and _tier.shares:
                 lyricist.lm.leave()
-    if isinstance(request, Separate):
+    elif isinstance(request, Separate):
         if stems_row().key not in _separators:
             report(Progress("Loading the stems model; the first stems take longer"))
-        return get_separator().separate(request.song, report)
-    if _engine is None:
-        report(Progress("Loading the model; the first song takes longer"))
-    return composer.answer(get_backend(), get_planner if planner_row() else None, request, report)
+        yield get_separator().separate(request.song, report)
+    else:
+        if _engine is None:
+            report(Progress("Loading the model; the first song takes longer"))
+        planner = get_planner if planner_row() else None
+        yield from composer.answer(get_backend(), planner, request, report, done)
 
 
 def _free_memory(error: BaseException) -> None:
@@ -282,54 +285,56 @@ def _free_memory(error: BaseException) -> None:
 
 
 def answer(request: Asked) -> Iterator[Progress | Answer]:
-    """Answer one request through the gate: progress events, then the Sound of a song, the Draft or the Sheet of words, the Stems.
+    """Answer one request through the gate: progress events, then the Draft or the Sheet of words, the Stems, or in between
+    the Sound of each take of a song.
 
-    Raises StudioError in the user's words. A GPU task that was aborted is tried once more at twice the estimate.
+    Raises StudioError in the user's words. A GPU task that was aborted is tried once more at twice the estimate, for the
+    takes that are missing, after the plan of those that came.
     """
+    made, planner = 0, None
     try:
-        yield from _attempt(request, 1.0)
+        for event in _attempt(request, 1.0):
+            yield event
+            if not isinstance(event, Progress):
+                made, planner = made + 1, getattr(event, "planner", None)
     except GpuAborted:
+        if made == getattr(request, "takes", 1):
+            return
         log.warning("GPU task aborted within %d s; trying once more", gpu_seconds(request))
         yield Progress("The GPU stopped early. Trying once more with more time")
-        yield from _attempt(request, 2.0)
+        yield from _attempt(_planned(request, planner), 2.0, made, planner)
 
 
-def _attempt(request: Asked, multiplier: float) -> Iterator[Progress | Answer]:
-    cold = not loaded()
+def _planned(request: Asked, planner: Mapping[str, Any] | None) -> Asked:
+    """A request with the plan of a song that was made of it."""
+    plan = (planner or {}).get("plan")
+    return request.model_copy(update={"plan": Plan.model_validate(plan)}) if plan else request
+
+
+def _attempt(
+    request: Asked, multiplier: float, done: int = 0, planner: Mapping[str, Any] | None = None
+) -> Iterator[Progress | Answer]:
+    cold, spent = not loaded(), Counter()
     try:
-        for event in run_gpu(request, multiplier):
+        for event in run_gpu(request, multiplier, done):
             if isinstance(event, Failure):
                 raise event.error()
             if isinstance(event, Sound):
-                _compare(request, event, gpu_seconds(request, multiplier), cold)
+                spent.update(event.timings)
+                event = replace(event, planner=planner) if planner else event
             yield event
     except StudioError:
         raise
     except Exception as error:
-        raise _of_zero_gpu(error) from error
+        raise of_zero_gpu(error) from error
+    if spent and not done:
+        _compare(request, spent, gpu_seconds(request, multiplier), cold)
 
 
-def _compare(request: SongRequest, sound: Sound, asked: int, cold: bool) -> None:
-    """Learn from the times a song took, and say in the log when it came near what was asked of ZeroGPU for it."""
-    took = sound.timings.get("total_s", 0)
+def _compare(request: SongRequest, spent: Mapping[str, float], asked: int, cold: bool) -> None:
+    """Learn from the times a song's takes took together, and say in the log when they came near what was asked of ZeroGPU."""
+    took = spent.get("total_s", 0)
     work = costs.Work.of(request, planner_row() is not None, cold)
-    costs.learn(work, checkpoints.device(), checkpoint().key, sound.timings)
+    costs.learn(work, checkpoints.device(), checkpoint().key, spent)
     if read().zero_gpu and took > 0.8 * asked:
         log.warning("song took %.0f s of the %d s asked for", took, asked)
-
-
-def _of_zero_gpu(error: Exception) -> StudioError:
-    """An error of the spaces package (a `gr.Error` known by its title) in our words, with its figures."""
-    words = str(error)
-    # spaces files "no GPU" under several titles
-    title = "ZeroGPU queue timeout" if "No GPU was available" in words else getattr(error, "title", "")
-    if not (known := ZERO_GPU_ERRORS.get(title)):
-        return in_our_words(error)
-    kind, message, hint = known
-    if kind is GpuAborted and "aborted" not in words:  # a class name: our code raised in the worker
-        return in_our_words(error)
-    if figures := re.search(r"\d+s requested vs\. -?\d+s left", words):
-        message = f"{message[:-1]} ({figures[0]})."
-    if when := re.search(r"Try again in [\w ,:]+", words):
-        hint = f"{when[0].strip()}, or try a shorter song."
-    return kind(message, hint)

@@ -76,28 +76,35 @@ MENDS: dict[type[StudioError], tuple[str, ...]] = {
     EngineFault: ("again",),
 }
 DROPPED = "loras"  # in place of a mode: a LoRA was refused where it was dropped
+STOPPED = "Stopped. Nothing was kept."
 SHORTENED = {"generate": "duration_s", "extend": "extra_duration_s"}  # what makes a mode's song shorter
 
 
-def status(words: str, kind: str = "done", share: float | None = None) -> str:
+def status(words: str, kind: str = "done", share: float | None = None, if_stopped: str = "") -> str:
     """The status line, with a bar when `share` (0 to 1) is known.
 
-    `kind` is done, running or error; the page knows a running song by it.
+    `kind` is done, running or error; the page knows a running song by it, and says `if_stopped` when it is stopped then.
     """
     role = "alert" if kind == "error" else "status"
     bar = "" if share is None else f'<div class="track"><div class="bar" style="width:{share:.1%}"></div></div>'
-    return f'<p role="{role}" class="{kind}">{html.escape(words)}</p>{bar}'
+    data = f' data-stopped="{html.escape(if_stopped)}"' if if_stopped else ""
+    return f'<p role="{role}" class="{kind}"{data}>{html.escape(words)}</p>{bar}'
 
 
-def progress(event: Progress) -> str:
+def stopped(kept: int, of: int) -> str:
+    """What is said of a song that was stopped when so many of its takes were finished."""
+    return f"Stopped. {kept} of {of} takes {'was' if kept == 1 else 'were'} kept."
+
+
+def progress(event: Progress, if_stopped: str = "") -> str:
     """The status line of a running song: phase, step, time left."""
-    words, share = event.phase, None
+    words, share = event.words, None
     if event.of:
         words += f" · step {event.step} of {event.of}"
         share = event.step / event.of
     if event.left_s is not None:
         words += f" · about {math.ceil(event.left_s)} s left"
-    return status(words, "running", share)
+    return status(words, "running", share, if_stopped)
 
 
 def refusal(error: StudioError, at: str = "") -> str:

@@ -18,20 +18,21 @@ from sound import Progress, Sound
 NO_ROOM = "The planner does not fit into memory beside this song."
 
 
-def answer(engine: Engine, planner: Callable[[], Planner] | None, request: Asked, report: Report) -> Sound | Draft:
-    """The sound or the draft of a request. `planner` finds the planner, or raises EngineMissing; None where there is none.
+def answer(
+    engine: Engine, planner: Callable[[], Planner] | None, request: Asked, report: Report, done: int = 0
+) -> Iterator[Sound | Draft]:
+    """The sounds of a song's takes, each as it is finished, or the draft of a request. `planner` finds the planner, or raises
+    EngineMissing; None where there is none. The first `done` takes are left out.
 
     A song does without a planner that is missing or does not fit, and says so; a draft raises.
     """
     if isinstance(request, SongRequest):
-        return _song(engine, planner, request, report)
-    if planner is None:
+        yield from _songs(engine, planner, request, report, done)
+    elif planner is None:
         raise EngineMissing("There is no planner here.", "Set ACE_PLANNER to have one.")
-    with _turn(engine, planner()) as mind:
-        if isinstance(request, Describe):
-            report(Progress("Listening to the song"))
-            return mind.describe(request, engine.codes(request.source_audio), report)
-        return mind.write(request, report) if isinstance(request, Write) else mind.tidy(request, report)
+    else:
+        with _turn(engine, planner()) as mind:
+            yield _draft(engine, mind, request, report)
 
 
 @contextmanager
@@ -44,7 +45,17 @@ def _turn(engine: Engine, mind: Planner) -> Iterator[Planner]:
             mind.lm.leave()  # one of torch's: only those share a card
 
 
-def _song(engine: Engine, planner: Callable[[], Planner] | None, request: SongRequest, report: Report) -> Sound:
+def _draft(engine: Engine, mind: Planner, request: Asked, report: Report) -> Draft:
+    if isinstance(request, Describe):
+        report(Progress("Listening to the song"))
+        return mind.describe(request, engine.codes(request.source_audio), report)
+    return mind.write(request, report) if isinstance(request, Write) else mind.tidy(request, report)
+
+
+def _songs(
+    engine: Engine, planner: Callable[[], Planner] | None, request: SongRequest, report: Report, done: int
+) -> Iterator[Sound]:
+    """A plan is made once, from the first seed, for all takes; its seconds are part of the first one's."""
     planned, told = Planned(request.plan or Plan()), {}
     if planner and (request.open or (request.code_count and engine.conditioner.sketches)):
         try:
@@ -56,11 +67,13 @@ def _song(engine: Engine, planner: Callable[[], Planner] | None, request: SongRe
                 raise
             told = {"missing": str(error) if isinstance(error, EngineMissing) else NO_ROOM}
     elif not request.plan:
-        return engine.sing(request, report)
-    settled = request.planned(planned.plan)
-    sound = engine.sing(settled, report)
-    spent = {**planned.timings, **sound.timings}
-    spent["total_s"] = round(sound.timings["total_s"] + sum(planned.timings.values()), 4)
+        yield from engine.takes(request, report, done)
+        return
+    settled, spent = request.planned(planned.plan), planned.timings
     if planned.chosen or request.plan:
         told = {**told, "chosen": list(planned.chosen), "plan": settled.plan.model_dump(mode="json")}
-    return replace(sound, timings=spent, planner=told, warnings=(*planned.warnings, *sound.warnings))
+    for sound in engine.takes(settled, report, done):
+        total = round(sound.timings["total_s"] + sum(spent.values()), 4)
+        timings = {**spent, **sound.timings, "total_s": total}
+        yield replace(sound, timings=timings, planner=told, warnings=(*planned.warnings, *sound.warnings))
+        spent = {}

@@ -65,6 +65,7 @@ class Work:
             codes=codes,
             thinks=planned and bool(codes or request.open),
             loras=len(request.loras),
+            takes=request.takes,
             cold=cold,
         )
 

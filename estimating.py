@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # What a song's time depends on, besides the length of its source.
 COUNTS = ("inference_steps", "guidance_scale", "thinking", "loras", "plan", "duration_s", "extra_duration_s")
-COUNTS += ("context_s", "sub_mode", "regions", "n_min", "n_max", "n_avg", "reference_audio")
+COUNTS += ("context_s", "sub_mode", "regions", "n_min", "n_max", "n_avg", "reference_audio", "takes")
 
 
 def joins(page: Page, blocks: Any) -> None:
@@ -73,6 +73,7 @@ def expected(mode: type[SongRequest], values: dict[str, Any], length: float | No
             codes=codes_for(seconds) if coded else 0,
             thinks=thinks,
             loras=len(lora_panel.rows(values["loras"])),
+            takes=values["takes"],
             cold=not backend.loaded(),
         )
     except TypeError:  # an empty box, a source that is missing

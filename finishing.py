@@ -90,6 +90,7 @@ def restores(page: Page, desk: Desk) -> None:
     from regions import marked
 
     outputs = {"status": page.status, "tabs": page.switch, "loras": page.loras.stack, "wanted": page.wanted}
+    outputs["takes"] = page.count
     outputs |= {name: page.knobs[name] for name in KNOBS}
     outputs |= {f"{tab.mode.mode}-{name}": part for tab in page.tabs for name, part in tab.inputs.items()}
     outputs |= {f"after-{name}": part for name, part in page.after.inputs[Export].items()}
@@ -119,7 +120,7 @@ def opened(path: str, stack: Any, desk: Desk) -> dict[str, Any]:
     values = {name if name in KNOBS else f"{mode}-{name}": _placed(name, value) for name, value in own.values.items()}
     values |= {f"{mode}-{name}": brought for name, brought in _brought(found).items()}
     values |= {f"after-{name}": value for name, value in own.after.items()}
-    values["loras"] = lora_panel.stacked(_rows(found, rows))
+    values["loras"], values["takes"] = lora_panel.stacked(_rows(found, rows)), own.values["takes"]
     values["wanted"] = {f"{mode}-{name}": facts for name, facts in own.needs.items()}
     if "regions" in own.values:
         values["wanted"]["edit-regions"] = own.values["regions"]

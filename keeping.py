@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import bringing
 import cards
+import modes
 from remakes import Cover, Edit, Extend
 from song import SongRequest
 from sound import SAMPLE_RATE
@@ -109,6 +110,16 @@ def screen(visit: Visit) -> list[Any]:
     return [*own, *after_panel.shown(take.metadata, take.recipe["title"]), *_listed(visit), shown]
 
 
+def added(visit: Visit) -> list[Any]:
+    """What `screen` gives where a take came into the list alone: nobody who listens or compares is disturbed."""
+    import gradio as gr
+
+    listed, *pair = _listed(visit)
+    quiet = [gr.skip()] * len(pair) if len(visit.pair) == 2 else pair
+    own = len(screen(Visit())) - len([listed, *pair]) - 1
+    return [*[gr.skip()] * own, listed, *quiet, gr.skip()]
+
+
 def _listed(visit: Visit) -> list[Any]:
     """The list of takes, and the two that are compared."""
     import comparing
@@ -123,7 +134,9 @@ def _listed(visit: Visit) -> list[Any]:
 
 def _what(shown: Shown) -> str:
     minutes, seconds = divmod(round(shown.take.metadata["audio"]["seconds"]), 60)
-    return f"{shown.mode.__name__} · {minutes}:{seconds:02}"
+    take, of = modes.placed(shown.take)
+    place = f" {take}/{of}" if of > 1 else ""  # as short as the rail is narrow
+    return f"{shown.mode.__name__}{place} · {minutes}:{seconds:02}"
 
 
 def track(shown: Shown) -> Any:

@@ -9,7 +9,7 @@ import api
 import cards
 import modes
 from errors import Stopped, in_our_words
-from keeping import screen
+from keeping import added, screen
 from listening import preview
 from song import SongRequest
 from sound import Progress, Take
@@ -71,9 +71,12 @@ def sung(visit: Visit, mode: type[SongRequest], values: dict[str, Any], plan: An
 
 
 def watch_on(key: str | None) -> Iterator[list[Any]]:
-    """A song that is still being made when the page comes back, from where it is."""
+    """A song that is still being made when the page comes back, from where it is, and what was finished since."""
+    import gradio as gr
+
     visit = VISITS.at(key)
     if visit.making:
+        yield [gr.skip(), *screen(visit)]
         yield from told(visit, visit.making)
 
 
@@ -91,14 +94,17 @@ def made(visit: Visit, mode: type[SongRequest], values: dict[str, Any], plan: An
 
 def kept(visit: Visit, mode: type[SongRequest], values: dict[str, Any], take: Take) -> Shown:
     """A finished take in its visit's list, with what is played of it."""
-    asked = {**values, "seed": take.metadata["seed"], "retakes": take.metadata["retakes"]}
+    asked = {**values, "seed": take.metadata["seed"], "retakes": take.metadata["retakes"], "takes": 1}
     shown = Shown(mode, asked, take, take.recipe["title"], preview(take.path))
-    visit.add(shown)
+    visit.add(shown, beside=modes.placed(take)[0] > 1)
     return shown
 
 
 def told(visit: Visit, making: Making) -> Iterator[list[Any]]:
-    """What the page is told while a song is made; whatever is on the screen stays until there is a new take."""
+    """What the page is told while a song is made; whatever is on the screen stays until there is a new take.
+
+    Of several takes only the first comes on the screen by itself.
+    """
     import gradio as gr
 
     rest = [gr.skip() for _ in screen(Visit())]
@@ -106,10 +112,19 @@ def told(visit: Visit, making: Making) -> Iterator[list[Any]]:
     try:
         for event in visit.watch(making):
             if isinstance(event, Shown):
-                yield [cards.status(modes.summary(event.take)), *screen(visit)]
+                take, of = modes.placed(event.take)
+                kind = "done" if take == of else "running"
+                line = cards.status(modes.summary(event.take), kind, if_stopped=if_stopped(making))
+                yield [line, *(screen(visit) if visit.on == event.id else added(visit))]
             else:
-                yield [cards.progress(event), *rest]
+                yield [cards.progress(event, if_stopped(making)), *rest]
     except Stopped:
-        yield [cards.status("Stopped. Nothing was kept."), *rest]
+        yield [cards.status(if_stopped(making)), *rest]
     except Exception as error:
         yield [cards.refusal(in_our_words(error), making.at), *rest]
+
+
+def if_stopped(making: Making) -> str:
+    """What is said if a song is stopped now."""
+    takes = making.finished
+    return cards.stopped(len(takes), modes.placed(takes[-1].take)[1]) if takes else cards.STOPPED

@@ -87,7 +87,7 @@ def _about(error: InputError, known: Mapping[str, Knob]) -> str:
 
 
 def generate(values: Mapping[str, Any], folder: Path) -> Iterator[Progress | Take]:
-    """A song from words. Yields progress, then the Take, written into `folder`. Raises StudioError."""
+    """A song from words. Yields progress, and each Take as it is written into `folder`. Raises StudioError."""
     return _sung(ask(Generate, values), splice.whole, folder)
 
 
@@ -129,12 +129,13 @@ def after(mode: type[After], made: Take | None) -> Handler:
 
 
 def _sung(request: SongRequest, join: Join, folder: Path) -> Iterator[Progress | Take]:
-    """A request through the gate, with no more of its source than the engine has to hear, then joined and written."""
+    """A request through the gate, with no more of its source than the engine has to hear; each take joined and written."""
     heard, start = request.heard()
+    singles = iter(request.singles())
     for event in backend.answer(heard):
         if isinstance(event, Sound):
             audio_io.guard(event, heard.seconds)
-            yield take(request, event, join(request, event.samples, start), folder)
+            yield take(next(singles), event, join(request, event.samples, start), folder)
         else:
             yield event
 
@@ -166,6 +167,7 @@ def take(request: SongRequest, sound: Sound, song: splice.Splice, folder: Path) 
         },
         "take": own["take"],
         "parents": own["parents"],
+        **({"together": dict(sound.together)} if sound.together else {}),
         **_asked_and_got(request, sound, held),
         **({"receipt": splice.receipt(song, request.source_audio, path)} if isinstance(request, KEEPING) else {}),
         "warnings": warnings,
@@ -224,10 +226,17 @@ def kept(event: Event) -> Event:
     return event
 
 
+def placed(song: Take) -> tuple[int, int]:
+    """Which take of how many that were made together."""
+    together = song.metadata.get("together") or {"take": 1, "of": 1}
+    return together["take"], together["of"]
+
+
 def summary(song: Take) -> str:
-    """A finished take in one line, with what its maker should know."""
-    made = song.metadata
+    """A finished take in one line, with what its maker should know; of several the time since the one before it."""
+    made, place = song.metadata, placed(song)
     words = f"{made['audio']['seconds']:g} s in {made['timings']['total_s']:.1f} s · seed {made['seed']}"
+    words = f"Take {place[0]} of {place[1]}: {words}" if place[1] > 1 else words
     return " · ".join([words, *made["warnings"]])
 
 

@@ -38,11 +38,13 @@ WHICH = "Drop a song that this studio made: WAV, FLAC, OGG or MP3."
 def of(request: SongRequest, made: Sound, held: np.ndarray) -> dict[str, Any]:
     """The recipe of a song, as JSON values. `held` are its samples [2, n] as its file holds them.
 
-    The plan is the one that was followed, so that a second rendering has nothing left to plan.
+    The plan is the one that was followed, so that a second rendering has nothing left to plan. `together` stands in it only
+    where others in its batch had a part in the take.
     """
     flat = request.model_dump(mode="json")
     flat |= {**flat.pop("advanced"), **flat.pop("lm"), "seed": request.advanced.seed}
     flat["plan"] = (made.planner or {}).get("plan") or flat["plan"]
+    together = made.together or {}
     return {
         "schema": SCHEMA,
         "version": VERSION_OF_RECIPES,
@@ -63,6 +65,7 @@ def of(request: SongRequest, made: Sound, held: np.ndarray) -> dict[str, Any]:
         },
         "title": title_of(request),
         "lyrics": "" if request.sung == INSTRUMENTAL else request.sung,
+        **({"together": dict(together)} if together.get("batch") else {}),
     }
 
 
@@ -95,7 +98,8 @@ class Recipe:
     """A recipe that was let in: what can be restored of it, and `told`, a sentence for all that cannot.
 
     `values` are those of the mode's controls, all of them, recordings and LoRAs left out; `needs` the recordings it was made
-    from, as `AudioClip.facts` says them; `loras` its stack, as `Stacked` says it; `after` how the file was exported.
+    from, as `AudioClip.facts` says them; `loras` its stack, as `Stacked` says it; `after` how the file was exported; `together` which
+    of how many takes of one batch it is.
     """
 
     mode: type[SongRequest]
@@ -105,6 +109,7 @@ class Recipe:
     after: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     take: Mapping[str, Any] = field(default_factory=dict)
+    together: Mapping[str, Any] = field(default_factory=dict)
     told: tuple[str, ...] = ()
 
 
@@ -135,6 +140,7 @@ def read(found: str | None, given: Mapping[type[SongRequest], Mapping[str, Any]]
         after=_after(raw.get("after"), told),
         model=_plain(raw.get("model")),
         take=_plain(raw.get("take")),
+        together=_plain(raw.get("together")),
         told=tuple(told),
     )
 

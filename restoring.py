@@ -66,6 +66,9 @@ def _model(recipe: Recipe) -> Iterator[str]:
     if any(made.get(name) != value for name, value in here.items()):
         there = f"{made.get('device')} in {made.get('dtype')}"
         yield f"Made on {there}; here it is {on} in {here['dtype']}: alike, not bit for bit."
+    elif recipe.together:
+        place = " of ".join(str(recipe.together.get(name)) for name in ("take", "of"))
+        yield f"Made as take {place} in one batch; alone it is made alike, not bit for bit."
 
 
 def _length(recipe: Recipe, seconds: float | None) -> Iterator[str]:

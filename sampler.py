@@ -106,6 +106,19 @@ class Noise:
         return noise.to(device=like.device, dtype=like.dtype)
 
 
+class Noises:
+    """The noise of several takes, a row each: what each draws is what it would draw alone."""
+
+    def __init__(self, takes: Sequence[Noise]) -> None:
+        self.takes = takes
+
+    def __call__(self, like: torch.Tensor) -> torch.Tensor:
+        """The next draws, in shape [takes, T, C], dtype and on the device of `like`."""
+        import torch
+
+        return torch.cat([noise(row[None]) for noise, row in zip(self.takes, like, strict=True)])
+
+
 @dataclass(frozen=True)
 class Switch:
     """From step `at` on the transformer hears `to`: upstream's cover strength, at the price of no extra forward."""
@@ -186,7 +199,7 @@ def denoise(
     guide: Guide,
     noise: torch.Tensor,
     on_step: OnStep = lambda step, of: None,
-    along: Noise | None = None,
+    along: Noise | Noises | None = None,
     change: Switch | Repaint | None = None,
 ) -> torch.Tensor:
     """Latents [B, T, C] from noise of the same shape.
@@ -252,7 +265,7 @@ class Morph:
     draws: int = 1
 
 
-def flow_edit(morph: Morph, noise: Noise, on_step: OnStep = lambda step, of: None) -> torch.Tensor:
+def flow_edit(morph: Morph, noise: Noise | Noises, on_step: OnStep = lambda step, of: None) -> torch.Tensor:
     """The morphed song [1, T, C]; equal guides give the very song back (flow edit of ACE-Step, FlowEdit 2412.08629).
 
     In each step from t to t' both guides look at the song under the same noise, the target's at the song as it has

@@ -39,6 +39,7 @@ from sound import SAMPLE_RATE
 PROMPT_LIMIT = 512  # characters, the model's own documented limit
 LYRICS_LIMIT = 4096  # characters, likewise
 DURATION_RANGE = (10, 600)  # seconds
+AT_ONCE = 4  # takes of one request
 INSTRUMENTAL = "[Instrumental]"  # what the model reads in place of lyrics
 GROUPS = ("Diffusion", "CFG schedule", "5Hz LM", "Music metadata")
 
@@ -149,6 +150,7 @@ class SongRequest(Asked):
     retakes: Retakes = knob((), "Retakes", last=True)
     plan: Annotated[Plan | None, BeforeValidator(unwrapped)] = knob(None, "Plan", empty="the planner's own", last=True)
     loras: Loras = knob((), "LoRAs", last=True)
+    takes: Whole = knob(1, "Takes", ge=1, le=AT_ONCE, last=True)
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -172,6 +174,11 @@ class SongRequest(Asked):
             elif variance > 0:
                 turns.append((other, variance))
         return self._with(seed=seed).model_copy(update={"retakes": tuple(turns)})
+
+    def singles(self) -> tuple[Self, ...]:
+        """A request for each of its takes: the same but for the seed, one higher from take to take; after the last comes 0."""
+        seeds = ((self.advanced.seed + n) % (SEED_MAX + 1) for n in range(self.takes))
+        return tuple(self._with(seed=seed).model_copy(update={"takes": 1}) for seed in seeds)
 
     @property
     def task(self) -> str:

@@ -83,7 +83,8 @@ def sha256(samples: np.ndarray) -> str:
 class Progress:
     """Where a song stands. `of` is 0 in phases without steps; `left_s` is None while unknown.
 
-    `text` is what there is of lyrics so far.
+    `text` is what there is of lyrics so far. Where several takes are made it is about the one numbered `take` of `takes`,
+    those before it being finished, while its steps are counted over all of them.
     """
 
     phase: str
@@ -91,6 +92,13 @@ class Progress:
     of: int = 0
     left_s: float | None = None
     text: str = ""
+    take: int = 1
+    takes: int = 1
+
+    @property
+    def words(self) -> str:
+        """The phase, and of which take."""
+        return f"{self.phase}, take {self.take} of {self.takes}" if self.takes > 1 else self.phase
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,9 @@ class Sound:
     """What an engine returns: `samples` is a float32 array [2, n] at `sample_rate`.
 
     `planner` is what a recipe says of the plan behind it: its `name`, what it has `chosen`, the `plan`; or why it is
-    `missing`.
+    `missing`. `together` says of one of several takes which `take` it is `of` how many; `batch` in it is true where they were
+    denoised in one batch, in which a take differs in its last bits from the same one made alone. Each of them has as
+    `timings` its own share: `total_s` is the time since the take before it, of the first with what all have in common.
     """
 
     samples: np.ndarray
@@ -107,6 +117,7 @@ class Sound:
     model: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     planner: Mapping[str, Any] | None = None
+    together: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ TIPS: dict[str, str] = {
     "lyrics": "Words to sing. Mark sections with tags such as [verse] and [chorus].",
     "retakes": "Turns the noise that the song starts from towards that of other seeds: pairs of seed and variance. Variance 0 is the same take, 1 a new one; seed -1 draws one.",
     "plan": "A saved plan instead of a new one: its codes give the very song again, its facts fill what you leave empty.",
+    "takes": "How many songs of the same words, each by the seed after the one before it. They come one by one.",
     "loras": "Small files that teach the model a sound; several add up. Each is a file or a preset with a strength; an adapter_config.json goes with its file, as config.",
     # Lyrics
     "brief": "What the song is about: a story, a picture, a line you have.",

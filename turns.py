@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cards import refusal, status
+from cards import STOPPED, refusal, status
 from errors import EngineFault, GpuBusy
 from visits import Shown
 
@@ -45,10 +45,10 @@ def begins(
     return gr.on([button.click for button in buttons], work, inputs, outputs, **QUIET, **(GPU_QUEUE | how))
 
 
-def ends(page: Page, event: Any, stopped: str = "Stopped. Nothing was kept.", filled: Any = None) -> None:
+def ends(page: Page, event: Any, stopped: str = STOPPED, filled: Any = None) -> None:
     """After an end of any kind of `event`: the buttons can be pressed again, those for a take if there is one.
 
-    The status line says if it was `stopped`. `filled` is what follows the event and has to be done before.
+    The status line says if it was `stopped`, or what it had in store for that. `filled` is what follows the event and has to be done before.
     """
     able, lengths = [page.status, *page.buttons, page.ended], (len(page.begins), len(page.taking))
     # Gradio's `then` does not follow a failure, such as a queue that is full.
@@ -77,5 +77,6 @@ def after(begins: int, taking: int, stopped: str, failed: bool = False) -> str:
     full, fault, end = (
         json.dumps(line) for line in (*(refusal(e, "generate") for e in (BUSY, FAULT)), status(stopped))
     )
+    end = f"""{end}.replace({json.dumps(stopped)}, said => /data-stopped="([^"]+)"/.exec(line)?.at(1) ?? said)"""
     ended = f"window.studio.full ? {full} : {str(failed).lower()} && !window.studio.stopped ? {fault} : {end}"
     return f"""line => [line.includes('class="running') ? ({ended}) : line, ...{json.dumps(able)}, Date.now()]"""

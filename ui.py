@@ -22,7 +22,7 @@ from lyrics_panel import LyricsPanel
 from plan_panel import PlanPanel
 from player import player
 from sharing import TITLE
-from song import GROUPS, KNOBS, Generate
+from song import AT_ONCE, GROUPS, KNOBS, Generate
 from sound import AudioClip
 from tabs import Tab, tabs
 from takes_panel import take_list
@@ -61,6 +61,7 @@ class Page:
     plan: PlanPanel | None = None
     lyrics: LyricsPanel = field(default_factory=LyricsPanel)
     advanced: Any = None
+    count: Any = None  # how many takes a song is to have
     songs: list[Any] = field(default_factory=list)  # what the song tabs share, and the Lyrics tab does not need
     loras: LoraPanel | None = None
     switch: Any = None
@@ -81,14 +82,14 @@ class Page:
     metadata: Any = None
 
     def inputs(self, tab: Tab) -> dict[str, Any]:
-        """What a tab's request is made from: its own controls, the knobs and the stack of LoRAs."""
-        return tab.inputs | self.knobs | {"loras": self.loras.stack}
+        """What a tab's request is made from: its own controls, the knobs, the stack of LoRAs, how many takes."""
+        return tab.inputs | self.knobs | {"loras": self.loras.stack, "takes": self.count}
 
     @property
     def form(self) -> list[Any]:
         """All that holds what a visitor set or wrote, but for recordings of an hour ago: what a reload must not lose."""
         tabs = [part for tab in self.tabs for part in (*tab.asides.values(), *tab.inputs.values())]
-        own = [*self.knobs.values(), self.loras.stack, *self.lyrics.inputs.values(), self.lyrics.draft]
+        own = [*self.knobs.values(), self.loras.stack, self.count, *self.lyrics.inputs.values(), self.lyrics.draft]
         return list(dict.fromkeys([*tabs, *own]))
 
     @property
@@ -159,7 +160,9 @@ def form(page: Page, desk: Desk, device: str) -> None:
             lyrics_panel.form(page.lyrics, desk)
     page.loras = loras(desk)
     page.advanced = advanced(page, desk)
-    page.songs = [page.loras.panel, page.advanced]
+    look = {"label": "How many takes", "choices": list(range(1, AT_ONCE + 1)), "elem_id": "count"}
+    page.count = desk.draw(Generate, "takes", **look)
+    page.songs = [page.loras.panel, page.advanced, page.count]
     with gr.Row(elem_id="act"):
         for tab in page.tabs:
             look = {"visible": tab.mode is Generate, "interactive": tab.mode.mode not in desk.row.lacks}

@@ -61,6 +61,11 @@ class Making:
         """Whether it is done, failed or stopped."""
         return self._over
 
+    @property
+    def finished(self) -> list[Shown]:
+        """The takes that it has told of."""
+        return [event for event in self._events if isinstance(event, Shown)]
+
     def stop(self) -> None:
         """End it with the next thing it has to tell, which is within two steps."""
         self._stopped = True
@@ -68,17 +73,20 @@ class Making:
     def watch(self) -> Iterator[Progress | Shown]:
         """What it has to tell from now on, at least every BEAT_S. Raises what it failed of."""
         at = max(len(self._events) - 1, 0)
+        told = next((event for event in self._events[at::-1] if isinstance(event, Progress)), Progress("Starting"))
         while True:
             with self._changed:
                 if not self._over and len(self._events) == at:
                     self._changed.wait(BEAT_S)
                 new, over = self._events[at:], self._over
             at += len(new)
-            yield from new
+            for event in new:
+                told = event if isinstance(event, Progress) else told
+                yield event
             if over:
                 break
             if not new:
-                yield self._events[-1] if self._events else Progress("Starting")
+                yield told
         if self._error:
             raise self._error
 
@@ -148,12 +156,13 @@ class Visit:
         """The take on the screen."""
         return self.find(self.on)
 
-    def add(self, shown: Shown) -> None:
-        """A new take, on the screen; the oldest without a star makes room for it."""
+    def add(self, shown: Shown, beside: bool = False) -> None:
+        """A new take, on the screen or, where another is there, `beside` it; the oldest without a star makes room for it."""
         with self._lock:
-            takes, self.on = [shown, *self.takes], shown.id
+            takes, self.on = [shown, *self.takes], self.on if beside and self.shown else shown.id
             while len(takes) > TAKES_MAX:
-                takes.remove(next((old for old in takes[:0:-1] if not old.starred), takes[-1]))
+                oldest = [old for old in takes[:0:-1] if old.id != self.on]
+                takes.remove(next((old for old in oldest if not old.starred), oldest[0]))
             self._keep(takes)
             self.touch()
 

@@ -72,7 +72,7 @@ def widget(k: Knob, default: Any, info: str, off: str = "", **look: Any) -> Any:
         return gr.Radio(**{"choices": list(k.choices), **common})
     if k.kind == "choice":
         return gr.Dropdown(**{"choices": [(TIME_SIGNATURES.get(c, c), c) for c in k.choices], **common})
-    if k.kind == "bool" and "choices" in look:
+    if k.kind in ("bool", "int") and "choices" in look:
         return gr.Radio(**common)
     if k.kind == "bool":
         return gr.Checkbox(**common)

@@ -39,7 +39,8 @@
 
     /** Seconds of a song: how much of everything it takes, as `Work.parts` of costs.py counts it, at what this machine takes. */
     function expected(mode, is, length, pace) {
-        const seconds = made(mode, is, length), steps = number(is.inference_steps) * passes(mode, is);
+        const seconds = made(mode, is, length), takes = number(is.takes);
+        const steps = takes * number(is.inference_steps) * passes(mode, is);
         const scale = number(is.guidance_scale), guided = Number.isNaN(scale) ? NaN : Number(scale > 1);
         const coded = mode === 'generate' && pace.thinks && is.thinking && !is.plan?.plan?.codes?.length;
         const loras = is.loras?.loras?.length ?? 0;
@@ -57,8 +58,8 @@
             guided_s_per_s: steps * guided * seconds,
             lora_step_s: steps * loras,
             lora_step_s_per_s: steps * loras * (1 + guided) * seconds,
-            decode_s: 1,
-            decode_s_per_s: seconds,
+            decode_s: takes,
+            decode_s_per_s: takes * seconds,
         };
         return Object.entries(parts).reduce((sum, [name, count]) => sum + count * pace[name], 0);
     }

@@ -17,7 +17,7 @@ KNOBS_MD = ROOT / "docs" / "knobs.md"
 HEAD = """# The controls
 
 Written by `make docs` from `song.py`, `remakes.py`, `drafts.py`, `lyrics.py`, `afters.py` and `tooltips.py`; do not edit. The names are those of the
-public endpoints; a song's has its mode's own controls, then the 21 knobs, then `retakes`, `plan` and `loras`.
+public endpoints; a song's has its mode's own controls, then the 21 knobs, then `retakes`, `plan`, `loras` and `takes`.
 """
 COLUMNS = ["| name | label | range | default | what it does |", "| --- | --- | --- | --- | --- |"]
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import lora_stack
+from ace_pipeline import nth
 from checkpoints import transformer_config
 from drafts import Write
 from errors import BadOutput
@@ -30,6 +32,7 @@ from settings import CHECKPOINTS
 from song import SongRequest
 from sound import SAMPLE_RATE, AudioClip, Progress, Sheet, Sound, Stems
 from stems import NAMES
+from tiers import WHOLE
 
 LOG = Path(os.environ["GATE_LOG"])
 STEP_S, SLOW_STEP_S = 0.03, 0.5
@@ -48,11 +51,17 @@ class Sine:
     """
 
     device = "cuda"
+    tier = WHOLE
     pipe = SimpleNamespace(tokenizer=None, transformer=SimpleNamespace(config=transformer_config(CHECKPOINTS["demo"])))
     conditioner = SimpleNamespace(sketches=True)
 
-    def sing(self, request: SongRequest, report: Callable[[Progress], None]) -> Sound:
-        """The tone of a request, reported step by step."""
+    def takes(self, request: SongRequest, report: Callable[[Progress], None], done: int = 0) -> Iterator[Sound]:
+        """The tones of a request's takes, reported step by step."""
+        for take, single in enumerate(request.singles()[done:], done + 1):
+            sound = self._sing(single, nth(report, request, take))
+            yield replace(sound, together={"take": take, "of": request.takes} if request.takes > 1 else None)
+
+    def _sing(self, request: SongRequest, report: Callable[[Progress], None]) -> Sound:
         seed = request.advanced.seed
         note("song", seed, request.source_audio.seconds if isinstance(request, Remake) else 0)
         for stacked in request.loras:
@@ -174,7 +183,6 @@ def main() -> None:
     import lyrics_lm
     import planners
     import stems
-    from tiers import WHOLE
 
     stems.load = cut
     ace_pipeline.load = load

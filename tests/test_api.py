@@ -111,7 +111,7 @@ def test_parameters_are_the_controls_with_the_checkpoints_defaults(
     endpoint = client.view_api(print_info=False, return_format="dict")["named_endpoints"][f"/{mode.mode}"]
     names = [p["parameter_name"] for p in endpoint["parameters"]]
     assert names == list(controls(mode))
-    assert len(names) == {"generate": 7, "cover": 8, "extend": 10, "edit": 16}[mode.mode] + 21
+    assert len(names) == {"generate": 8, "cover": 9, "extend": 11, "edit": 17}[mode.mode] + 21
     optional = {
         p["parameter_name"]: p["parameter_default"] for p in endpoint["parameters"] if p["parameter_has_default"]
     }

@@ -16,7 +16,7 @@ FLOORS = (
     {"causal_lm", "decode", "errors", "lora_layouts", "player", "settings", "sound", "takes_panel", "theme", "tooltips"}
     | {"learning", "sharing", "wording", "attend", "graphs", "low_rank", "processors"},
     {"cards", "fields", "formats", "hearing", "lm", "lora_panel", "lora_scales", "loudness", "lyricists"}
-    | {"random_checkpoint", "recall", "regions", "sections", "dit", "tiers", "oobleck"},
+    | {"random_checkpoint", "recall", "regions", "sections", "dit", "tiers", "oobleck", "quotas"},
     {
         "checkpoints",
         "lm_mlx",

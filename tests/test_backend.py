@@ -34,21 +34,22 @@ SOUND = Sound(np.zeros((2, 4), np.float32), SAMPLE_RATE, {"total_s": 1.0}, {"key
 
 
 class Engine:
-    """Three steps and a sound. `acts` are done before the sound, one a song."""
+    """Three steps and a sound for each take. `acts` are done before the sounds, one a take."""
 
     def __init__(self, *acts: Callable[[], None]) -> None:
         self.acts = list(acts)
         self.most_at_once = self._now = 0
 
-    def sing(self, request: Generate, report: Callable[[Progress], None]) -> Sound:
+    def takes(self, request: Generate, report: Callable[[Progress], None], done: int = 0) -> Iterator[Sound]:
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)
         try:
-            for step in range(3):
-                report(Progress("Denoising", step + 1, 3))
-            if self.acts:
-                self.acts.pop(0)()
-            return SOUND
+            for _ in range(done, request.takes):
+                for step in range(3):
+                    report(Progress("Denoising", step + 1, 3))
+                if self.acts:
+                    self.acts.pop(0)()
+                yield SOUND
         finally:
             self._now -= 1
 
@@ -59,12 +60,12 @@ class Counted:
     def __init__(self, engine: ace_pipeline.Engine) -> None:
         self.engine, self.reports = engine, 0
 
-    def sing(self, request: Generate, report: Callable[[Progress], None]) -> Sound:
+    def takes(self, request: Generate, report: Callable[[Progress], None], done: int = 0) -> Iterator[Sound]:
         def counting(progress: Progress) -> None:
             self.reports += 1
             report(progress)
 
-        return self.engine.sing(request, counting)
+        return self.engine.takes(request, counting, done)
 
 
 class Visitor(threading.Thread):
@@ -316,8 +317,9 @@ class Timed(Engine):
         super().__init__()
         self.seconds = seconds
 
-    def sing(self, request: Generate, report: Callable[[Progress], None]) -> Sound:
-        return replace(super().sing(request, report), timings={"total_s": self.seconds})
+    def takes(self, request: Generate, report: Callable[[Progress], None], done: int = 0) -> Iterator[Sound]:
+        for sound in super().takes(request, report, done):
+            yield replace(sound, timings={"total_s": self.seconds})
 
 
 @pytest.mark.parametrize("zero_gpu, seconds, said", [("true", 49, 1), ("true", 47, 0), ("", 49, 0)])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import backend
 import costs
+import quotas
 from errors import EngineFault, GpuAborted, GpuBusy, QuotaError, StudioError
 from song import DURATION_RANGE, KNOBS, Generate
 from sound import SAMPLE_RATE, Sound
@@ -31,7 +32,7 @@ class Gpu:
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.multipliers = list(errors), []
 
-    def __call__(self, request: Generate, multiplier: float = 1.0) -> Iterator[Sound]:
+    def __call__(self, request: Generate, multiplier: float = 1.0, done: int = 0) -> Iterator[Sound]:
         self.multipliers.append(multiplier)
         if self.errors:
             raise self.errors.pop(0)
@@ -63,7 +64,7 @@ def valid_requests() -> st.SearchStrategy[Generate]:
 
 @given(valid_requests(), st.floats(1, 100))
 def test_any_request_asks_for_whole_seconds_within_the_bounds(request: Generate, multiplier: float) -> None:
-    seconds = backend.gpu_seconds(request, multiplier, "injected by gradio", progress=None)
+    seconds = backend.gpu_seconds(request, multiplier, 0, "injected by gradio", progress=None)
 
     assert type(seconds) is int
     assert 60 <= seconds <= 300
@@ -167,4 +168,4 @@ def test_every_title_of_the_installed_package_has_our_words() -> None:
     package = Path(pytest.importorskip("spaces").__file__).parent / "zero"
     titles = {t for file in package.rglob("*.py") for t in re.findall(r'\berror\("(ZeroGPU [^"]+)"', file.read_text())}
 
-    assert titles == set(backend.ZERO_GPU_ERRORS)
+    assert titles == set(quotas.ERRORS)

@@ -52,7 +52,7 @@ def failing(error: BaseException) -> Any:
 
 
 def sing(request: Any, planner: Any = tiny_planner.planner, engine: Engine | None = None) -> Sound:
-    sound = answer(engine or tiny.engine(), planner, request, quiet)
+    (sound,) = answer(engine or tiny.engine(), planner, request, quiet)
     assert isinstance(sound, Sound)
     return sound
 
@@ -132,7 +132,7 @@ def test_what_the_planner_has_to_say_is_said_first() -> None:
 
 def test_a_listener_hears_the_planner_before_the_song() -> None:
     heard: list[str] = []
-    answer(tiny.engine(), tiny_planner.planner, ask(), lambda progress: heard.append(progress.phase))
+    list(answer(tiny.engine(), tiny_planner.planner, ask(), lambda progress: heard.append(progress.phase)))
     assert list(dict.fromkeys(heard)) == ["Planning", "Sketching", "Reading the words", "Denoising", "Decoding"]
 
 
@@ -204,7 +204,7 @@ def test_a_listener_may_stop_a_song_while_it_is_planned() -> None:
             raise Stopped("Stopped.")
 
     with pytest.raises(Stopped):
-        answer(tiny.engine(), tiny_planner.planner, ask(), report)
+        list(answer(tiny.engine(), tiny_planner.planner, ask(), report))
     assert equal(sing(ask()), planned())
 
 
@@ -238,7 +238,7 @@ REQUESTS = [
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.mode)
 def test_a_draft_is_the_planners(request_: Any) -> None:
-    draft = answer(tiny.engine(), tiny_planner.planner, request_, quiet)
+    (draft,) = answer(tiny.engine(), tiny_planner.planner, request_, quiet)
     planner = tiny_planner.planner()
     make = planner.write if isinstance(request_, Write) else planner.tidy
     assert isinstance(draft, Draft) and draft == make(request_) and draft.instrumental
@@ -251,17 +251,17 @@ def test_a_recording_is_heard_and_described(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(script, "CAPTION_TOKENS", 5)
     heard: list[str] = []
     request = Describe.parse({"source_audio": SONG, "seed": 1})
-    draft = answer(tiny.engine(), random_planner, request, lambda progress: heard.append(progress.phase))
+    (draft,) = answer(tiny.engine(), random_planner, request, lambda progress: heard.append(progress.phase))
     assert draft == random_planner().describe(request, tiny.engine().codes(request.source_audio))
     assert list(dict.fromkeys(heard)) == ["Listening to the song", "Writing"]
     with pytest.raises(EngineMissing, match="cannot describe a song"):
-        answer(deaf(), random_planner, request, quiet)
+        list(answer(deaf(), random_planner, request, quiet))
 
 
 @pytest.mark.parametrize("request_", [*REQUESTS, Describe.parse({"source_audio": SONG})], ids=lambda asked: asked.mode)
 def test_without_a_planner_there_are_no_drafts(request_: Any) -> None:
     with pytest.raises(EngineMissing) as missing:
-        answer(tiny.engine(), None, request_, quiet)
+        list(answer(tiny.engine(), None, request_, quiet))
     assert str(missing.value) == "There is no planner here. Set ACE_PLANNER to have one."
     with pytest.raises(EngineMissing, match="no room for the planner"):
-        answer(tiny.engine(), failing(MISSING), request_, quiet)
+        list(answer(tiny.engine(), failing(MISSING), request_, quiet))

@@ -45,13 +45,13 @@ def visitor(name: str = "a visitor") -> gr.Request:
 
 
 SIGNATURES = {
-    Generate: ("prompt lyrics duration_s instrumental", "retakes plan loras"),
-    Cover: ("source_audio reference_audio prompt lyrics cover_strength", "retakes plan loras"),
-    Extend: ("source_audio prompt lyrics extra_duration_s side context_s crossfade_s", "retakes plan loras"),
+    Generate: ("prompt lyrics duration_s instrumental", "retakes plan loras takes"),
+    Cover: ("source_audio reference_audio prompt lyrics cover_strength", "retakes plan loras takes"),
+    Extend: ("source_audio prompt lyrics extra_duration_s side context_s crossfade_s", "retakes plan loras takes"),
     Edit: (
         "source_audio sub_mode prompt source_caption source_lyrics target_lyrics regions repaint_mode repaint_strength "
         "n_min n_max n_avg",
-        "retakes plan loras keep_words",
+        "retakes plan loras takes keep_words",
     ),
 }
 

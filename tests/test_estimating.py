@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -131,8 +131,8 @@ def test_a_model_that_has_to_be_loaded_takes_its_time(monkeypatch: pytest.Monkey
 class Timed:
     """An engine that says how long its songs took."""
 
-    def sing(self, request: Any, report: Callable[[Progress], None]) -> Sound:
-        return Sound(np.zeros((2, 4), np.float32), SAMPLE_RATE, self.timings, {"key": "fake"})
+    def takes(self, request: Any, report: Callable[[Progress], None], done: int = 0) -> Iterator[Sound]:
+        yield Sound(np.zeros((2, 4), np.float32), SAMPLE_RATE, self.timings, {"key": "fake"})
 
     timings: ClassVar = {"conditioning_s": 0.0, "denoise_s": 30.0, "decode_s": 10.0, "per_step_s": 1.0, "total_s": 40.0}
 

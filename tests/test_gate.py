@@ -27,8 +27,8 @@ from gradio_client.exceptions import AppError
 from waiting import wait_until
 from zero_device import ZeroDevice
 
-from backend import ZERO_GPU_ERRORS
 from checkpoints import transformer_config
+from quotas import ERRORS
 from settings import CHECKPOINTS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ZeroGPU and its package are for Linux only")
@@ -119,7 +119,7 @@ def gone(pid: int) -> bool:
 
 def sentence(title: str) -> str:
     """Our words for an error of the `spaces` package."""
-    _, message, hint = ZERO_GPU_ERRORS[title]
+    _, message, hint = ERRORS[title]
     return f"{message} {hint}"
 
 

@@ -190,7 +190,7 @@ def refused(mode: type[Remake], **values: Any) -> str:
     return message
 
 
-LAST = ["retakes", "plan", "loras"]
+LAST = ["retakes", "plan", "loras", "takes"]
 
 
 def test_controls_stand_in_the_order_of_the_public_endpoint() -> None:

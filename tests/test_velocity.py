@@ -12,8 +12,10 @@ from test_dit import conditions, noise
 
 import ace_pipeline
 import velocity
+from conditioning import Score
 from sampler import Guide, Schedule, denoise
 from song import Generate
+from sound import Progress
 from velocity import Fast, Plain
 
 C, X = conditions(50), noise(50)
@@ -113,3 +115,30 @@ def test_running_out_of_memory_is_no_reason_to_be_slow(transformer: Any) -> None
     with pytest.raises(torch.cuda.OutOfMemoryError):
         answer(field)
     assert field.dit is not None
+
+
+@pytest.mark.parametrize("how", [{}, {"infer_method": "sde"}, {"cfg_interval_start": 0.5}])
+def test_takes_in_one_batch_are_those_made_alone(how: dict[str, Any]) -> None:
+    own = tiny.engine()
+    engine = ace_pipeline.Engine(own.pipe, own.checkpoint, "cpu")
+    engine.batches = True  # as on CUDA
+    asked = {"prompt": "jazz", "duration_s": 10, "seed": 5, "inference_steps": 8, "takes": 3, **how}
+    told: list[Progress] = []
+    together = list(engine.takes(Generate.parse(asked), told.append))
+    for found, alone in zip(together, own.takes(Generate.parse(asked)), strict=True):
+        assert abs(found.samples - alone.samples).max() < 1e-3 * abs(alone.samples).max()
+        assert found.together == alone.together
+    steps = [p for p in told if p.phase == "Denoising"]
+    assert [p.step for p in steps] == list(range(9)) and steps[-1].of == 8  # once for all of them
+    assert [(p.take, p.takes) for p in told if p.phase == "Decoding"] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_long_takes_and_morphs_are_not_made_in_one_batch() -> None:
+    engine = ace_pipeline.Engine(tiny.engine().pipe, tiny.engine().checkpoint, "cpu")
+    engine.batches = True
+    short, long, one = (
+        Generate.parse({"prompt": "jazz", "duration_s": s, "takes": n}) for s, n in ((60, 4), (90, 3), (60, 1))
+    )
+    score, morph = Score(C), Score(C, origin=C)
+    assert engine._batched(score, short)
+    assert not any((engine._batched(score, long), engine._batched(score, one), engine._batched(morph, short)))

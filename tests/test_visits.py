@@ -102,6 +102,19 @@ def test_every_beat_tells_something_so_that_a_watcher_can_be_stopped(monkeypatch
     assert set(watcher) <= {ONE}, "then it ends"
 
 
+def test_a_take_among_several_is_told_once_and_the_beat_goes_on_with_what_is_being_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(visits, "BEAT_S", 0.02)
+    visit, first, second = Visit(), take("first"), take("second")
+    song, making, watcher = begun(visit)
+    song.say(first)
+    assert [event for event in islice(watcher, 4) if event == first] == [first]
+    assert making.finished == [first] and list(islice(making.watch(), 3)) == [first, ONE, ONE], "to whoever comes then"
+    song.say(TWO, second, None)
+    assert list(dict.fromkeys(watcher))[-2:] == [TWO, second] and making.finished == [first, second]
+
+
 def test_a_stopped_song_ends_with_its_next_event_which_nobody_hears() -> None:
     song, making, _ = begun(Visit())
     making.stop()
@@ -175,6 +188,16 @@ def test_takes_stand_newest_first_and_the_oldest_without_a_star_makes_room() -> 
         visit.change(shown.id, starred=True)
     visit.add(take("N"))
     assert names(visit) == "NMLKJIHGFEDC" and visit.shown.name == "N", "a new take has room even among stars"
+
+
+def test_a_take_beside_another_leaves_the_screen_and_takes_no_room_of_what_is_on_it() -> None:
+    visit = Visit()
+    visit.add(take("A"), beside=True)
+    assert visit.shown.name == "A", "an empty screen takes it"
+    for name in "BCDEFGHIJKLM":
+        visit.add(take(name), beside=True)
+        assert visit.shown.name == "A"
+    assert names(visit) == "MLKJIHGFEDCA" and len(visit.takes) == TAKES_MAX
 
 
 @pytest.mark.parametrize("on, gone, left", [(0, 0, "b"), (1, 1, "c"), (2, 2, "b"), (0, 2, "a"), (2, 0, "c")])
