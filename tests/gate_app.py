@@ -87,7 +87,8 @@ class Sine:
 def misbehave(prompt: str, seed: int) -> None:
     """Die, fail or crash if the prompt asks for it."""
     died = LOG.with_name(f"died-{seed}")  # a file, because the process that knows is gone
-    if prompt == "die always" or (prompt == "die once" and not died.exists()):
+    dies_once = prompt == "die once" or (prompt == "die odd" and seed % 2)
+    if prompt == "die always" or (dies_once and not died.exists()):
         died.touch()
         os._exit(9)
     if prompt == "fail":

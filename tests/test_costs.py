@@ -235,6 +235,7 @@ FLOW = {"sub_mode": "flow_edit"}
         (Generate, {}, {"inference_steps": 80}),
         (Generate, {}, {"duration_s": 600}),
         (Generate, {"thinking": False}, {"thinking": True}),
+        (Generate, {"takes": 2}, {"takes": 3}),
         (Generate, {}, {"loras": [lora(1)]}),
         (Generate, {"loras": [lora(1)]}, {"loras": [lora(1), lora(2)]}),
         (Cover, {}, {"inference_steps": 80}),

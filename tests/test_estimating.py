@@ -32,6 +32,8 @@ SONGS: list[tuple[type[SongRequest], int, dict[str, Any]]] = [
     (Generate, 0, {"duration_s": 45.5, "inference_steps": 50}),
     (Generate, 0, {"thinking": False}),
     (Generate, 0, {"guidance_scale": 1}),
+    (Generate, 0, {"takes": 3}),
+    (Extend, 70, {"takes": 4, "guidance_scale": 1}),
     (Cover, 8, {}),
     (Cover, 70, {"inference_steps": 80}),
     (Cover, 8, {"guidance_scale": 1}),

@@ -89,6 +89,14 @@ def test_each_control_of_a_mode_is_drawn_from_the_table(mode: type[SongRequest])
             assert {value for _, value in drawn.choices} == set(k.choices or (True, False))
 
 
+def test_how_many_takes_is_asked_once_for_all_tabs_beside_the_button() -> None:
+    _, page = ui.build(desk(), "cuda")
+    k, drawn = controls(Generate)["takes"], page.count
+    assert isinstance(drawn, gr.Radio) and [value for _, value in drawn.choices] == [1, 2, 3, 4]
+    assert drawn.value == k.default == k.low == 1 and k.high == 4 and tip(k) in drawn.info and drawn.interactive
+    assert all(page.inputs(tab)["takes"] is drawn for tab in page.tabs) and drawn in page.songs, "lyrics have none"
+
+
 def test_a_knob_that_cannot_act_is_disabled_with_the_reason() -> None:
     drawn = widget(KNOBS["thinking"], True, "Plans.", "needs the planner")
     assert not drawn.interactive and drawn.info == idle("needs the planner", "Plans.")
