@@ -148,35 +148,6 @@ def test_a_dropped_song_brings_every_control_back(visit: Callable[..., Page]) ->
     expect(box(other, "export-title")).to_have_value(""), "a new take begins with nothing"
 
 
-def test_one_of_several_takes_is_restored_and_made_again_alone(visit: Callable[..., Page]) -> None:
-    page = visit()
-    open_advanced(page)
-    fill(page, prompt="slow piano, calm", duration_s=10, inference_steps=8, seed=51)
-    page.locator("#count").get_by_text("3", exact=True).click()
-    page.locator("#generate").click()
-    for take in (1, 2, 3):
-        expect(page.locator("#takes .show")).to_have_count(take, timeout=SONG_MS)
-    assert_ready(page)
-    files = []
-    for place in (2, 1, 0):
-        page.locator("#takes .show").nth(place).click()
-        expect(page.locator("#takes .show").nth(place)).to_have_attribute("aria-current", "true")
-        files.append(saved(page, "download"))
-    seeds = [json.loads(tags.read(file).recipe)["controls"]["seed"] for file in files]
-    assert seeds == [51, 52, 53] and len({file.read_bytes() for file in files}) == 3
-
-    other = visit()
-    count = other.locator("#count").get_by_role("radio")
-    count.nth(3).check()
-    drop(other, files[1])
-    wait_for_words(other, "Restored on Generate: seed 52.")
-    expect(count.nth(0)).to_be_checked()
-    other.locator("#generate").click()
-    wait_for_words(other, "seed 52")
-    assert_ready(other)
-    assert saved(other, "download").read_bytes() == files[1].read_bytes(), "it is the same song, byte for byte"
-
-
 def test_a_retake_is_restored_and_can_be_dropped(visit: Callable[..., Page]) -> None:
     page = visit()
     sing(page)

@@ -1,10 +1,8 @@
-"""Several takes of the same words as a musician meets them: Chromium on the real page, with a sine for a song engine.
-
-That a take of several is restored as it was is seen in test_browser_after.py, on the demo checkpoint.
-"""
+"""Several takes of the same words as a musician meets them: Chromium on the real page, with a sine for a song engine."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +24,8 @@ from browsing import (
     wait_for_words,
 )
 from playwright.sync_api import Page, expect
+
+import tags
 
 pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
 LISTEN = """() => {
@@ -89,6 +89,39 @@ def test_takes_come_one_by_one_and_the_first_plays_on(visit: Callable[..., Page]
     expect(recipe(page)).to_contain_text(re.compile(r'"seed"\s*:\s*41\b'))
     expect(page.locator("#retake")).to_be_enabled()
     assert_fits(page, width)
+
+
+def saved(page: Page) -> Path:
+    """The file of the take on the screen, as the browser saves it."""
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    path = Path(download.value.path())
+    return path.rename(path.with_name(download.value.suggested_filename))
+
+
+def test_one_of_several_takes_is_restored_and_made_again_alone(visit: Callable[..., Page]) -> None:
+    page, files = visit(), []
+    ask(page, 3, prompt="quick", seed=51)
+    wait_for_words(page, "Take 3 of 3")
+    assert_ready(page)
+    for place in (2, 1, 0):
+        rows(page).nth(place).click()
+        expect(rows(page).nth(place)).to_have_attribute("aria-current", "true")
+        files.append(saved(page))
+    seeds = [json.loads(tags.read(file).recipe)["controls"]["seed"] for file in files]
+    assert seeds == [51, 52, 53] and len({file.read_bytes() for file in files}) == 3
+
+    other = visit()
+    count = other.locator("#count").get_by_role("radio")
+    count.nth(3).check()
+    other.locator("#files input[type=file]").set_input_files(files[1])
+    wait_for_words(other, "Restored on Generate: seed 52.")
+    expect(count.nth(0)).to_be_checked()
+    other.locator("#generate").click()
+    wait_for_words(other, "10 s in ")
+    assert_ready(other)
+    wait_for_rows(other, 1)
+    assert saved(other).read_bytes() == files[1].read_bytes(), "byte for byte"
 
 
 def test_two_of_several_takes_are_compared_while_the_third_is_made(visit: Callable[..., Page]) -> None:

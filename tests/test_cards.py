@@ -200,6 +200,11 @@ def test_the_browser_lowers_controls_no_further_than_they_go() -> None:
         (Progress("Denoising", 8, 8, 0.0), "Denoising · step 8 of 8 · about 0 s left", "100.0%"),
         (Progress("Decoding", left_s=2), "Decoding · about 2 s left", None),
         (Progress("Writing", 1, 3, text="[verse]\nla"), "Writing · step 1 of 3", "33.3%"),
+        (
+            Progress("Denoising", 9, 24, 2, take=2, takes=3),
+            "Denoising, take 2 of 3 · step 9 of 24 · about 2 s left",
+            "37.5%",
+        ),
     ],
 )
 def test_progress_tells_its_step_its_share_and_the_time_left(event: Progress, words: str, share: str | None) -> None:
@@ -207,6 +212,14 @@ def test_progress_tells_its_step_its_share_and_the_time_left(event: Progress, wo
     assert (line.tag, line.has, line.text) == ("p", {"role": "status", "class": "running"}, words)
     shown = [part.has.get("style") for part in bar if part.has["class"] == "bar"]
     assert shown == ([] if share is None else [f"width:{share}"]) and len(bar) == 2 * len(shown)
+
+
+def test_a_running_song_knows_what_to_say_if_it_is_stopped() -> None:
+    said = {kept: cards.stopped(kept, 3) for kept in (1, 2)}
+    assert said == {1: "Stopped. 1 of 3 takes was kept.", 2: "Stopped. 2 of 3 takes were kept."}
+    for line in (cards.progress(Progress("Decoding"), HOSTILE), cards.status("So.", "running", if_stopped=HOSTILE)):
+        assert only(read(line), "p").has["data-stopped"] == HOSTILE
+    assert "data-stopped" not in cards.progress(Progress("Decoding"))
 
 
 def test_a_line_is_an_alert_only_when_something_went_wrong() -> None:
