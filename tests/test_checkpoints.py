@@ -20,6 +20,8 @@ from diffusers import AceStepPipeline
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 import checkpoints
+import oobleck
+import processors
 from errors import EngineMissing, OutOfMemory
 from settings import CHECKPOINTS, DEMO_FOLDER, Checkpoint, checkpoint_for
 
@@ -279,3 +281,23 @@ def test_weights_that_do_not_fit_are_not_called_missing(error: Exception, row: C
     failing(error)
     with pytest.raises(OutOfMemory):
         checkpoints.pipeline(row, "cpu")
+
+
+def test_a_cpu_gets_a_thread_for_each_core_unless_the_user_decides(monkeypatch, own) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(processors, "_cores", lambda: 3)
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        load(own)
+        assert torch.get_num_threads() == before
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        monkeypatch.setattr(processors, "_quota", lambda: 9.0)
+        load(own)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_autoencoder_is_made_ready(own) -> None:
+    vae = load(own).vae
+    assert isinstance(vae.decoder.forward, oobleck.Decoder) and isinstance(vae.encoder.forward, oobleck.Encoder)
