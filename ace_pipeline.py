@@ -103,8 +103,8 @@ class Engine:
                 sound = self._sung(single, latents, clock, nth(report, request, take, batch))
             slower = [f"This Mac left {', '.join(sorted(left))} to its CPU: the song is right, and took longer."]
             warnings = (*score.warnings, *(slower if left else ()))
-            together = {"take": take, "of": request.takes} if request.takes > 1 else None
-            yield replace(sound, warnings=warnings, together=together)
+            together = {"take": take, "of": request.takes} | ({"batch": True} if batch else {})
+            yield replace(sound, warnings=warnings, together=together if request.takes > 1 else None)
 
     def _sung(self, request: SongRequest, latents: torch.Tensor, clock: Clock, report: Report) -> Sound:
         """The sound of one request's latents."""
