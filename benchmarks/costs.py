@@ -110,7 +110,8 @@ class Bench:
             stack.append(Stacked(lora=lora(self.folder, fits, RANK, self.drawn), strength=0.9))
         request = request.model_copy(update={"loras": tuple(stack)})
         planner: Callable[[], Any] | None = (lambda: self.planner) if self.planner else None
-        took = composer.answer(self.engine, planner, request, lambda _: None).timings
+        (sound,) = composer.answer(self.engine, planner, request, lambda _: None)
+        took = sound.timings
         seconds = {name.removesuffix("_s"): s for name, s in took.items() if name != "per_step_s"}
         if cold:
             seconds |= {"load": self.loaded, "total": seconds["total"] + self.loaded}

@@ -50,7 +50,7 @@ class Engine:
 def fresh_gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("ACE_MODEL", "demo")
     monkeypatch.setattr(checkpoints, "device", lambda: "cpu")
-    monkeypatch.setattr(costs, "_learned", {})
+    monkeypatch.setattr(costs, "_beliefs", {})
     monkeypatch.setattr(backend, "BEAT_S", 0.02)
     yield
     assert backend._lock.acquire(timeout=5), "a song never ended"
@@ -110,7 +110,7 @@ def test_a_stop_between_takes_ends_what_is_not_begun(use: Any) -> None:
 
 def test_the_time_of_all_takes_together_is_learned_once(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     learned = []
-    monkeypatch.setattr(costs, "learn", lambda work, *_: learned.append((work.takes, _[-1])))
+    monkeypatch.setattr(costs, "learn", lambda work, *_: learned.append((work.takes, _[-1]["total_s"])))
     use(Engine())
     list(backend.answer(REQUEST))
     assert learned == [(3, 60.0)]

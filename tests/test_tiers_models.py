@@ -141,10 +141,10 @@ def test_the_planner_leaves_a_shared_card_and_no_other(asked: Any, left: list) -
         tiny_planner.planner()
     )  # which cannot describe: it knows fewer codes than the tokenizer has, and leaves as well
     with suppress(EngineMissing):
-        composer.answer(tiny.engine(), lambda: mind, asked, quiet)
+        list(composer.answer(tiny.engine(), lambda: mind, asked, quiet))
     assert left == []
     with suppress(EngineMissing):
-        composer.answer(placed("12"), lambda: mind, asked, quiet)
+        list(composer.answer(placed("12"), lambda: mind, asked, quiet))
     assert left == [mind.lm]
 
 
@@ -204,7 +204,7 @@ def test_a_card_without_room_has_no_tier_and_is_asked_again(monkeypatch: pytest.
 
 def test_a_song_that_does_not_fit_is_told_the_next_tier_at_the_gate(gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Engine:
-        def sing(self, *_: Any) -> None:
+        def takes(self, *_: Any) -> None:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     gate(TIERS["16"])
