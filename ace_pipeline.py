@@ -8,10 +8,12 @@ song: `backend.py` gives it one request at a time.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 LACKED = re.compile(r"operator '(aten::[\w.]+)' is not currently supported on the MPS")  # torch's own words
 TOGETHER_S = 240  # seconds of song in one batch of takes: more would wait longer for the first, and gain nothing
+_lacked: ContextVar[set[str] | None] = ContextVar("lacked", default=None)  # where a song's thread wants them told
 ALONG = 0x5DE  # the purpose of the noise that is drawn on the way: SDE keeps the ODE's start
 
 
@@ -225,14 +228,26 @@ def nth(report: Report, request: SongRequest, take: int, batch: bool = False) ->
 
 @contextlib.contextmanager
 def left_to_cpu(names: set[str]) -> Iterator[None]:
-    """Puts into `names` the operations that an Apple GPU lacks and the CPU does; all other warnings are given as they come."""
-    with warnings.catch_warnings(record=True) as caught:
+    """Puts into `names` the operations that an Apple GPU lacks and the CPU does; all other warnings are given as they come.
+
+    `warnings.catch_warnings` would do it for the process: whoever else is at work would be given our filters, and we theirs.
+    """
+    if getattr(warnings.showwarning, "func", None) is not _shown:
+        warnings.showwarning = functools.partial(_shown, warnings.showwarning)
+    ours = _lacked.set(names)
+    try:
         yield
-    for warning in caught:
-        if found := LACKED.search(str(warning.message)):
-            names.add(found[1])
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    finally:
+        _lacked.reset(ours)
+
+
+def _shown(show: Callable[..., None], message: Warning | str, *place: Any) -> None:
+    """Show a warning, unless it tells of an operation that a song's thread waits to be told of."""
+    names, found = _lacked.get(), LACKED.search(str(message))
+    if names is None or not found:
+        show(message, *place)
+    else:
+        names.add(found[1])
 
 
 def load(checkpoint: Checkpoint, device: str, tier: Tier | None = None) -> Engine:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("ace.lora")
 
 KEPT_MAX_BYTES = 2**30  # of LoRAs in memory that the song at hand does not use
+EXPECTED = (  # what PEFT warns of, and why it need not
+    "Already found a `peft_config`",  # several at once are the point
+    "TorchaoLoraLinear was",  # nothing is ever merged into 8-bit weights
+    "Adapter .* was active",  # each song says which are
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class Adapters:
         """While the block runs, every layer of PEFT's stands in its place, so that adapters can come and go."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
+        for words in EXPECTED:  # for the process: `catch_warnings` would take from other threads what they ignore
+            warnings.filterwarnings("ignore", words)
         for place in self.places.values():
             place.fill(place.layer)
         try:
@@ -105,9 +112,7 @@ class Adapters:
             for factor, numbers in (("A", a), ("B", b)):
                 tensors[f"transformer.{module}.lora_{factor}.weight"] = torch.from_numpy(numbers).to(device, dtype)
         try:
-            with self._opened(), warnings.catch_warnings(), suppress(NoMatchingPeftModuleError):  # which is said below
-                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several at once are the point
-                warnings.filterwarnings("ignore", "TorchaoLoraLinear was")  # nothing is ever merged into 8-bit weights
+            with self._opened(), suppress(NoMatchingPeftModuleError):  # which is said below
                 # Past the pipeline, which would set up its offload anew, with every part leaving the card.
                 names = {"adapter_name": lora.key, "low_cpu_mem_usage": True}
                 self.pipe.load_lora_into_transformer(tensors, self.pipe.transformer, **names)
@@ -141,8 +146,7 @@ class Adapters:
     def _delete(self, key: str) -> None:
         """Take a LoRA out of memory; with the last one nothing of PEFT's is left."""
         self.loaded.pop(key, None)
-        with self._opened(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Adapter .* was active")  # each song says which are
+        with self._opened():
             if not self.loaded:
                 self.pipe.unload_lora_weights()
             elif key in getattr(self.pipe.transformer, "peft_config", {}):

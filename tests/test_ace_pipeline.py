@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from dataclasses import replace
@@ -240,3 +241,12 @@ def test_what_an_apple_gpu_leaves_to_the_cpu_is_said_with_the_song(monkeypatch: 
         sound = engine.sing(Generate.parse({"prompt": "calm piano", "duration_s": 10, "inference_steps": 8}))
     assert sound.warnings == ("This Mac left aten::_fft_r2c to its CPU: the song is right, and took longer.",)
     assert [str(other.message) for other in others] == ["something else"]
+
+
+def test_what_others_ignore_meanwhile_stays_ignored() -> None:
+    with contextlib.ExitStack() as song:
+        song.enter_context(ace_pipeline.left_to_cpu(set()))
+        with warnings.catch_warnings():  # a page that is built in another thread
+            warnings.simplefilter("ignore")
+            song.close()
+            warnings.warn("theirs", stacklevel=1)

@@ -111,7 +111,7 @@ def test_what_fails_the_second_take_leaves_the_first(key: str, monkeypatch: pyte
 
 
 def test_a_page_that_comes_back_between_takes_finds_all(key: str) -> None:
-    known = events(app.studio())  # first: while a song is made, what is warned of is its own
+    known = events(app.studio())
     running, visit = pressed(key, inference_steps=24), VISITS.at(key)
     landed(running)
     running.close()
