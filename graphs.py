@@ -29,11 +29,12 @@ class _Caught:  # pragma: no cover - CUDA's own; tests/test_fast_gpu.py
 
 
 class Replays:
-    """Calls of a function of tensors, replayed as CUDA graphs from the second call of a shape on.
+    """Calls of a function of tensors, replayed as CUDA graphs.
 
-    The first call of a shape runs as it is, which also sets up what libraries set up at their first call. The graphs
-    share one pool of memory; the least lately used goes when there are more than MOST. When one cannot be captured, all
-    calls run as they are from then on, and the log says so.
+    The first call of a shape runs once as it is, for what libraries set up at their first call, and is captured then: its
+    answer is a replay's, too, so that the first song of a length is to the bit what it is later. The graphs share one
+    pool of memory; the least lately used goes when there are more than MOST. When one cannot be captured, all calls run as
+    they are from then on, and the log says so.
 
     What a function reads has to be in its arguments, or stay where it is for good, as weights do.
     """
@@ -41,7 +42,6 @@ class Replays:
     def __init__(self, on: bool) -> None:
         self.on = on
         self.caught: OrderedDict[Hashable, _Caught] = OrderedDict()
-        self.last: Hashable = None  # the shape of the last call
         self.pool: Any = None
 
     def __call__(
@@ -58,10 +58,8 @@ class Replays:
     def _replayed(self, key: Any, function: Any, standing: Any, moving: Any) -> torch.Tensor:  # pragma: no cover
         tensors = standing.tensors()
         key = (key, tuple((t.shape, t.dtype) for t in (*tensors, *moving)))
-        again, self.last = key == self.last, key
-        if key not in self.caught and not again:
-            return function(standing, *moving)
         if key not in self.caught:
+            function(standing, *moving)
             try:
                 self.caught[key] = self._catch(function, standing, moving)
             except RuntimeError:
