@@ -1,11 +1,12 @@
 """Visiting the served demo checkpoint with Chromium. Import the fixtures by name.
 
-Every visit also holds that no request leaves 127.0.0.1 and that the browser's console stays clean.
+Every page also holds that no request leaves 127.0.0.1 and that the browser's console stays clean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -28,36 +29,55 @@ def browser() -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture
-def visit(studio: served.Served, browser: Any) -> Iterator[Callable[..., Page]]:
-    """Opens the studio in a fresh browser profile of a given width; its `complaints` are the console's errors so far."""
-    outside, complaints, contexts = [], [], []
+@contextmanager
+def opened(address: str, browser: Any, complaints: list[str] | None = None, **context: Any) -> Iterator[Page]:
+    """A page in a fresh browser profile. When it closes, no request may have left it for elsewhere.
+
+    Nor may the console have complained. `complaints` hold what it said so far: a test that expects some takes them out.
+    """
+    outside, complaints = [], [] if complaints is None else complaints
 
     def note_request(request: Any) -> None:
-        if not request.url.startswith((studio.url, "data:", "blob:")):
+        if not request.url.startswith((address, "data:", "blob:")):
             outside.append(request.url)
 
     def note_console(message: Any) -> None:
         if message.type == "error":
             complaints.append(message.text)
 
-    def open_page(width: int = 1440) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, locale="en-US")
-        contexts.append(context)
-        page = context.new_page()
+    with browser.new_context(**context) as profile:
+        page = profile.new_page()
         page.on("request", note_request)
         page.on("console", note_console)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(studio.url)
-        page.locator("#generate").wait_for()
-        return page
-
-    open_page.complaints = complaints
-    yield open_page
-    for context in contexts:
-        context.close()
+        yield page
     assert outside == [], "\n".join(outside)
     assert complaints == [], "\n".join(complaints)
+
+
+@pytest.fixture
+def visit(browser: Any, studio: served.Served) -> Iterator[Callable[..., Page]]:
+    """Opens the studio, `opened` in a window of a given width; its `complaints` are the console's errors so far."""
+    complaints = []
+    with ExitStack() as stack:
+
+        def open_page(width: int = 1440) -> Page:
+            window = {"viewport": {"width": width, "height": 900}, "locale": "en-US"}
+            page = stack.enter_context(opened(studio.url, browser, complaints, **window))
+            page.goto(studio.url)
+            page.locator("#generate").wait_for()
+            return page
+
+        open_page.complaints = complaints
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
+    """The studio with a sine for a song engine, so that songs are quick; import it as `studio`."""
+    folder = tmp_path_factory.mktemp("gated")
+    with served.studio(folder, "tests/gate_app.py", GATE_LOG=str(folder / "gate.log")) as running:
+        yield running
 
 
 def status(page: Page) -> Any:

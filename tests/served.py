@@ -71,13 +71,25 @@ def studio(folder: Path, script: str = "app.py", **environment: str) -> Iterator
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless Chromium of this machine, as a Playwright browser."""
+    """A headless Chromium of this machine, as a Playwright browser; without one, the test that asks for it is skipped."""
+    import pytest
     from playwright.sync_api import sync_playwright
+
+    if not Path(CHROMIUM).exists():
+        pytest.skip("there is no chromium on this machine")
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+@contextmanager
+def page(folder: Path, code: str) -> Iterator[tuple[str, Any]]:
+    """The address of a page of a test's own, served from its code in `folder`, and a browser to visit it."""
+    (folder / "page.py").write_text(code, encoding="utf-8")
+    with chromium() as browser, studio(folder, str(folder / "page.py")) as running:
+        yield running.url, browser
 
 
 def _free_port() -> int:

@@ -16,8 +16,6 @@ from playwright.sync_api import Page, expect
 from settings import CHECKPOINTS
 from song import GROUPS, KNOBS
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
-
 MARKUP = "<img src=x onerror=window.x=1>"
 
 # Records what the page shows while a song is made: each line of the status, and the buttons beside it.

@@ -30,7 +30,6 @@ from playwright.sync_api import Page, expect
 
 import tags
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
 WIDTHS = pytest.mark.parametrize("width", [1440, 412])
 TITLE = "<img src=x onerror=window.x=1> rain"
 # A file that is dragged in from the desktop and dropped; answers whether the page said that it may be.

@@ -11,7 +11,6 @@ import served
 from browsing import assert_ready, box, browser, fill, open_advanced, status, visit, wait_for_words
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
 # What ZeroGPU and memory would say; the card is drawn by the same code as any other, and its buttons do the same.
 DRAWN = "card => { document.querySelector('#status .prose').innerHTML = card; }"
 

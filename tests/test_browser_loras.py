@@ -19,7 +19,6 @@ from checkpoints import transformer_config
 from lora_scales import CONFIG
 from settings import CHECKPOINTS
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
 HOSTILE = "<img src=x onerror=alert(1)> and a name that goes on and on and on and on and on.safetensors"
 
 

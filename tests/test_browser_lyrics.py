@@ -14,7 +14,6 @@ import tiny_lyricist
 from browsing import assert_fits, assert_ready, box, browser, fill, open_advanced, recipe, status, visit, wait_for_words
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
 WIDTHS = pytest.mark.parametrize("width", [1440, 412])
 OWN = "[verse]\nwalking home tonight\nunder the moon\n\n[chorus]\nrain on the window\nrain on the sea"
 

@@ -10,10 +10,22 @@ from typing import Any
 import axe_playwright_python
 import pytest
 import served
-from browsing import assert_fits, assert_ready, box, browser, fill, open_advanced, recipe, status, visit, wait_for_words
+from browsing import (
+    assert_fits,
+    assert_ready,
+    box,
+    browser,
+    fill,
+    gated,
+    open_advanced,
+    recipe,
+    status,
+    visit,
+    wait_for_words,
+)
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
+studio = gated
 WIDTHS = pytest.mark.parametrize("width", [1440, 412])
 TABS = ("Generate", "Cover", "Extend", "Edit", "Lyrics")
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
@@ -32,13 +44,6 @@ SMALL = """[...document.querySelectorAll('button, input, textarea, select, a[hre
 SHIFTS = """() => { window.shifts = []; new PerformanceObserver(list => list.getEntries().forEach(entry => {
     if (!entry.hadRecentInput) window.shifts.push([entry.value, entry.sources.map(s => s.node?.id || s.node?.className)]);
 })).observe({type: 'layout-shift'}); }"""
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
-    folder = tmp_path_factory.mktemp("page")
-    with served.studio(folder, "tests/gate_app.py", GATE_LOG=str(folder / "gate.log")) as running:
-        yield running
 
 
 def test_the_studio_is_one_page_and_lists_its_endpoints(visit: Callable[..., Page]) -> None:

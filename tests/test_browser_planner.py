@@ -18,7 +18,6 @@ from playwright.sync_api import Page, expect
 
 from plans import CODE_COUNT
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
 WIDTHS = pytest.mark.parametrize("width", [1440, 412])
 
 

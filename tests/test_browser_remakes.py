@@ -15,8 +15,6 @@ import soundfile
 from browsing import assert_fits, assert_ready, browser, fill, open_advanced, recipe, status, visit, wait_for_words
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
-
 WIDTHS = pytest.mark.parametrize("width", [1440, 412])
 
 

@@ -17,6 +17,7 @@ from browsing import (
     box,
     browser,
     fill,
+    gated,
     open_advanced,
     recipe,
     status,
@@ -27,7 +28,7 @@ from playwright.sync_api import Page, expect
 
 import tags
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
+studio = gated
 LISTEN = """() => {
     const heard = [...document.querySelectorAll('#player audio')].find(one => !one.paused && one.currentTime > 0);
     if (!heard) return false;
@@ -36,13 +37,6 @@ LISTEN = """() => {
     window.here = () => heard.isConnected && !window.torn;
     return true;
 }"""
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
-    folder = tmp_path_factory.mktemp("several")
-    with served.studio(folder, "tests/gate_app.py", GATE_LOG=str(folder / "gate.log")) as running:
-        yield running
 
 
 def ask(page: Page, takes: int, **values: Any) -> None:

@@ -10,21 +10,26 @@ from typing import Any
 import cutting
 import pytest
 import served
-from browsing import assert_fits, assert_ready, box, browser, fill, open_advanced, recipe, status, visit, wait_for_words
+from browsing import (
+    assert_fits,
+    assert_ready,
+    box,
+    browser,
+    fill,
+    gated,
+    open_advanced,
+    recipe,
+    status,
+    visit,
+    wait_for_words,
+)
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.skipif(not Path(served.CHROMIUM).exists(), reason="there is no chromium on this machine")
+studio = gated
 MARKUP = "<img src=x onerror=window.x=1>"
 NOISE = re.compile(
     "network error|errored out|ERR_|AbortError|Failed to fetch"
 )  # what a browser says of a line that breaks
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
-    folder = tmp_path_factory.mktemp("takes")
-    with served.studio(folder, "tests/gate_app.py", GATE_LOG=str(folder / "gate.log")) as running:
-        yield running
 
 
 def sing(page: Page, prompt: str, **values: Any) -> None:

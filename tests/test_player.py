@@ -1,17 +1,14 @@
-"""The player as a listener meets it: Chromium on a small page with two of them, wide, narrow and by touch.
-
-Every test also holds that no request leaves 127.0.0.1 and that the browser's console stays clean.
-"""
+"""The player as a listener meets it: Chromium on a small page with two of them, wide, narrow and by touch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import served
+from browsing import opened
 from playwright.sync_api import Page, expect
 
 import formats
@@ -113,35 +110,27 @@ class Deck:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
-    """The address of the page, and a browser to visit it."""
-    if not Path(served.CHROMIUM).exists():
-        pytest.skip("there is no chromium on this machine")
     folder = tmp_path_factory.mktemp("player")
-    (folder / "page.py").write_text(APP, encoding="utf-8")
     (folder / "gradio").mkdir()
     for name, (pitch, seconds) in TONES.items():
         tone = 0.3 * np.sin(2 * np.pi * pitch / RATE * np.arange(int(seconds * RATE), dtype=np.float32))
         (folder / "gradio" / f"{name} é#%.mp3").write_bytes(formats.preview(np.stack([tone, tone]), RATE))
-    with served.studio(folder, str(folder / "page.py")) as running, served.chromium() as browser:
-        yield running.url, browser
+    with served.page(folder, APP) as place:
+        yield place
 
 
 @pytest.fixture
 def deck(request: pytest.FixtureRequest, place: tuple[str, Any]) -> Iterator[Deck]:
     """The page in a fresh profile, wide unless a test asks for another, with a track of 65 s in the first player."""
-    (address, browser), outside, complaints = place, [], []
-    with browser.new_context(**getattr(request, "param", WIDE)) as context:
-        page = context.new_page()
+    complaints = []
+    with opened(*place, complaints, **getattr(request, "param", WIDE)) as page:
         page.add_init_script(WATCHED)
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address)
+        page.goto(place[0])
         expect(page.locator("#two .play")).to_be_enabled()
         Deck(page).press("low")
         yield Deck(page)
-    refused = "of 403" if "gone" in request.node.name else GONE  # so Gradio answers for a file that is not there
-    assert (outside, [text for text in complaints if refused not in text]) == ([], [])
+        refused = "of 403" if "gone" in request.node.name else GONE  # so Gradio answers for a file that is not there
+        complaints[:] = [text for text in complaints if refused not in text]
 
 
 @BOTH

@@ -1,17 +1,14 @@
-"""The region editor as a musician meets it: Chromium on a small page with two of them, wide, narrow and by touch.
-
-Every test also holds that no request leaves 127.0.0.1 and that the browser's console stays clean.
-"""
+"""The region editor as a musician meets it: Chromium on a small page with two of them, wide, narrow and by touch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import served
+from browsing import opened
 from playwright.sync_api import Locator, Page, expect
 
 from regions import drawn, picked, region_editor
@@ -115,31 +112,19 @@ class Editor:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
-    """The address of the page, and a browser to visit it."""
-    if not Path(served.CHROMIUM).exists():
-        pytest.skip("there is no chromium on this machine")
-    page = tmp_path_factory.mktemp("regions") / "page.py"
-    page.write_text(APP, encoding="utf-8")
-    with served.studio(page.parent, str(page)) as running, served.chromium() as browser:
-        yield running.url, browser
+    with served.page(tmp_path_factory.mktemp("regions"), APP) as place:
+        yield place
 
 
 @pytest.fixture
 def editor(request: pytest.FixtureRequest, place: tuple[str, Any]) -> Iterator[Editor]:
     """The page in a fresh profile, wide unless a test asks for another, with a song of 100 s in the first editor."""
-    address, browser = place
-    outside, complaints = [], []
-    with browser.new_context(**getattr(request, "param", WIDE)) as context:
-        page = context.new_page()
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address)
+    with opened(*place, **getattr(request, "param", WIDE)) as page:
+        page.goto(place[0])
         page.locator("#two .region").wait_for()
         Editor(page).press("song")
         page.locator("#one .stage").wait_for()
         yield Editor(page)
-    assert (outside, complaints) == ([], [])
 
 
 @pytest.mark.parametrize("editor", [WIDE, NARROW], indirect=True)

@@ -1,18 +1,15 @@
-"""The list of takes as a musician meets it: Chromium on a small page with two of them, in a rail and on a phone.
-
-Every test also holds that no request leaves 127.0.0.1 and that the browser's console stays clean.
-"""
+"""The list of takes as a musician meets it: Chromium on a small page with two of them, in a rail and on a phone."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import served
+from browsing import opened
 from playwright.sync_api import Locator, Page, expect
 
 from takes_panel import VERBS, Row, Wish, listed, take_list, wished
@@ -119,31 +116,19 @@ class Takes:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
-    """The address of the page, and a browser to visit it."""
-    if not Path(served.CHROMIUM).exists():
-        pytest.skip("there is no chromium on this machine")
-    page = tmp_path_factory.mktemp("takes") / "page.py"
-    page.write_text(APP, encoding="utf-8")
-    with served.studio(page.parent, str(page)) as running, served.chromium() as browser:
-        yield running.url, browser
+    with served.page(tmp_path_factory.mktemp("takes"), APP) as place:
+        yield place
 
 
 @pytest.fixture
 def takes(request: pytest.FixtureRequest, place: tuple[str, Any]) -> Iterator[Takes]:
     """The page in a fresh profile, wide unless a test asks for another, with four takes, the second on the screen."""
-    address, browser = place
-    outside, complaints = [], []
-    with browser.new_context(**getattr(request, "param", WIDE)) as context:
-        page = context.new_page()
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address)
+    with opened(*place, **getattr(request, "param", WIDE)) as page:
+        page.goto(place[0])
         page.locator("#two .show").wait_for()
         for name in ("hears", "full", "look"):
             Takes(page).press(name)
         yield Takes(page)
-    assert (outside, complaints) == ([], [])
 
 
 @BOTH
