@@ -78,16 +78,28 @@ def test_a_song_by_the_plain_forward_is_another_in_its_last_bits_alone(monkeypat
 def test_the_first_answer_is_checked_where_kernels_are_the_devices_own(transformer: Any, caplog: Any) -> None:
     caplog.set_level(logging.INFO)
     field, expected = Fast(transformer), answer(Plain(transformer))
-    field.trusted = False
+    field.checks = True
     first = answer(field)
     torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-4)
-    assert field.trusted and "off the plain one" in caplog.text
-    assert torch.equal(first, answer(field)), "the first song of a process is another than the second of its seed"
+    assert caplog.text.count("off the plain one") == 1
+    assert torch.equal(first, answer(field)), "the first song of its kind is another than the second of its seed"
+    assert caplog.text.count("off the plain one") == 1, "checked again"
+
+
+@pytest.mark.parametrize(("x", "guided"), [(X, False), (noise(50, 2), True), (X[:, :48], True)])
+def test_each_kind_of_song_is_checked(transformer: Any, caplog: Any, x: torch.Tensor, guided: bool) -> None:
+    field, c = Fast(transformer), conditions(x.shape[1])
+    field.checks = True
+    answer(field)
+    field.dit.out_bias = field.dit.out_bias + 10  # as a kernel that is wrong for this kind alone would be
+    with torch.no_grad():
+        found, expected = (each.hear(c)(x, 0.5, guided) for each in (field, Plain(transformer)))
+    assert torch.equal(found, expected) and "cannot be used here" in caplog.text
 
 
 def test_a_forward_that_disagrees_is_given_up_for_good(transformer: Any, caplog: Any) -> None:
     field, expected = Fast(transformer), answer(Plain(transformer))
-    field.trusted = False
+    field.checks = True
     field.hear(C)  # reads the weights
     field.dit.tables = field.dit.tables + 1  # as a kernel that is wrong would be
     running = field.hear(C)
