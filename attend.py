@@ -43,7 +43,7 @@ def over(field: Field, like: torch.Tensor) -> Packed | Blocks:
     return Blocks(field, like)
 
 
-class Packed:  # pragma: no cover - CUDA's own; tests/test_fast_gpu.py
+class Packed:
     """Flash attention as it is: rows by their offsets, a window that skips what it hides, no mask, no copy."""
 
     BUCKET = 256  # words are padded to a multiple: songs of one length and other words replay one graph

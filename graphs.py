@@ -18,7 +18,7 @@ MOST = 6  # kept: four lengths of song, or three with and without guidance
 
 
 @dataclass
-class _Caught:  # pragma: no cover - CUDA's own; tests/test_fast_gpu.py
+class _Caught:
     """A graph, the tensors that it reads and the one that it writes. `held` is whose values the standing ones have."""
 
     graph: Any
@@ -53,9 +53,9 @@ class Replays:
         """
         if not self.on:
             return function(standing, *moving)
-        return self._replayed(key, function, standing, moving)  # pragma: no cover
+        return self._replayed(key, function, standing, moving)
 
-    def _replayed(self, key: Any, function: Any, standing: Any, moving: Any) -> torch.Tensor:  # pragma: no cover
+    def _replayed(self, key: Any, function: Any, standing: Any, moving: Any) -> torch.Tensor:
         tensors = standing.tensors()
         key = (key, tuple((t.shape, t.dtype) for t in (*tensors, *moving)))
         if key not in self.caught:
@@ -79,7 +79,7 @@ class Replays:
         caught.graph.replay()
         return caught.out.clone()  # the next replay of any graph may write there
 
-    def _catch(self, function: Any, standing: Any, moving: Any) -> _Caught:  # pragma: no cover
+    def _catch(self, function: Any, standing: Any, moving: Any) -> _Caught:
         import torch
 
         if self.pool is None:

@@ -6,10 +6,13 @@ import sys
 
 import pytest
 import torch
+from like_cuda import packed
 from torch.nn import functional as F
 
 import attend
-from attend import Blocks, Field
+from attend import Blocks, Field, Packed
+
+__all__ = ["packed"]
 
 D = 8
 
@@ -38,6 +41,33 @@ def test_a_window_in_blocks_is_the_window(length: int, rows: int, heads: int, kv
     assert isinstance(blocks, Blocks)
     torch.testing.assert_close(blocks.near(q, k, v), expected(q, k, v, rows, 16), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(blocks.full(q, k, v), expected(q, k, v, rows, None), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows, heads, kv", [(1, 4, 4), (2, 4, 2), (6, 6, 1)])
+@pytest.mark.parametrize("length", [1, 16, 17, 49, 130])
+def test_packed_rows_are_rows_and_their_windows_the_window(
+    packed: None, length: int, rows: int, heads: int, kv: int
+) -> None:
+    q, k, v = (tokens(rows * length, n, seed).bfloat16() for seed, n in enumerate((heads, kv, kv)))
+    near = Packed(Field(rows, length, 16), q)
+    for found, window in ((near.near(q, k, v), 16), (near.full(q, k, v), None)):
+        torch.testing.assert_close(
+            found.float(), expected(*(t.float() for t in (q, k, v)), rows, window), rtol=0.02, atol=0.02
+        )
+
+
+@pytest.mark.parametrize("words", [7, 256, 257])
+@pytest.mark.parametrize("read", [10, 20])
+def test_packed_words_are_heard_up_to_their_end(packed: None, words: int, read: int) -> None:
+    """By all rows, or by the half of them that is guided."""
+    held = Packed(Field(2, 10, 16), torch.zeros(1, dtype=torch.bfloat16))
+    room = held.room(words)
+    assert room % 256 == 0 and words <= room < words + 256
+    q, k, v = (tokens(n, 2, seed).bfloat16() for seed, n in enumerate((read, room, room)))
+    k[words:], v[words:] = torch.nan, torch.nan
+    found = held.read(q, k, v, torch.tensor([0, words], dtype=torch.int32))
+    whole = Blocks(Field(2, 10, 16), q.float()).read(q.float(), k[:words].float(), v[:words].float())
+    torch.testing.assert_close(found.float(), whole, rtol=0.02, atol=0.02)
 
 
 def test_long_rows_are_cut_so_that_work_grows_with_their_length() -> None:
